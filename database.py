@@ -1,0 +1,335 @@
+"""The engine: one thread that writes with group commit, a small pool that reads, and the migrations.
+
+A unit of work is a plain function of a session. `write(unit)` hands it to the writer's thread, which puts all that has
+gathered into one transaction, each unit behind a savepoint of its own; the caller goes on after *its* commit.
+
+    write(unit) --> queue --> BEGIN IMMEDIATE, [SAVEPOINT, unit, RELEASE]*, COMMIT --> every caller answered
+    read(unit)  --> reader thread: BEGIN, unit, COMMIT on a connection that cannot write
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NewType, TypeVar
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from errors import DatabaseBusy, InsightsError, Overloaded, StorageFull
+from telemetry import get_logger
+
+ReadSession = NewType("ReadSession", Connection)  # queries take this
+WriteSession = NewType("WriteSession", ReadSession)  # store takes this: handing it a ReadSession does not type-check
+
+T = TypeVar("T")
+log = get_logger()
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+BUSY_TIMEOUT_S = 5
+_MOST_UNITS_A_COMMIT = 500
+_CHECKPOINT_EVERY_S = 1.0
+_WAL_LIMIT_BYTES = 4 * 1024 * 1024
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "fuse.sshfs", "afs"}
+
+
+@dataclass(slots=True)
+class _Job:
+    """A unit of work, and what became of it."""
+
+    unit: Callable[[WriteSession], Any]
+    answered: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Database:
+    """The one way to the tables. Build it with `connect`, end it with `close`."""
+
+    def __init__(self, url: URL, *, readers: int = 4) -> None:
+        self.dialect = url.get_backend_name()
+        self.file = Path(url.database) if self.dialect == "sqlite" and url.database else None
+        self._write_engine = _create_engine(url, pool_size=1, may_write=True)
+        self._read_engine = _create_engine(url, pool_size=readers, may_write=False)
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(
+            target=self._run_writer, name="writer", daemon=True
+        )  # an exit without close() is a crash: nothing hangs
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    @classmethod
+    def connect(cls, url: str, *, readers: int = 4) -> "Database":
+        """Raises ValueError, with a sentence for the user, when `url` names no database that the service can use."""
+        return cls(parse_database_url(url), readers=readers)
+
+    async def open(self) -> None:
+        """Bring the schema up to date and start the writer."""
+        self._loop = asyncio.get_running_loop()
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            _warn_of_network_file_system(self.file)
+        await asyncio.to_thread(self._migrate)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Commit what has been handed over, fold the WAL into the file, and let every connection go."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        if self._writer.ident is not None:
+            await asyncio.to_thread(self._writer.join)
+        self._readers.shutdown(wait=True)
+        self._read_engine.dispose()
+        self._write_engine.dispose()
+
+    async def write(self, unit: Callable[[WriteSession], T]) -> T:
+        """The value of `unit`, after the commit that holds it; if `unit` raises, it alone is rolled back.
+
+        Raises what `unit` raises, DatabaseBusy, StorageFull or Overloaded. A caller that is cancelled has handed its
+        unit over: it commits all the same.
+        """
+        if self._closed or self._loop is None:
+            raise Overloaded("The service is shutting down; send the request again in a moment.")
+        job = _Job(unit, self._loop.create_future())
+        self._jobs.put(job)
+        value: T = await job.answered
+        return value
+
+    async def read(self, unit: Callable[[ReadSession], T]) -> T:
+        """The value of `unit`, all of whose statements see one snapshot."""
+        if self._closed or self._loop is None:
+            raise Overloaded("The service is shutting down; send the request again in a moment.")
+        return await self._loop.run_in_executor(self._readers, self._read, unit)
+
+    async def schema_is_current(self) -> bool:
+        return await self.read(lambda session: _schema_version(session) == _newest_version())
+
+    def _read(self, unit: Callable[[ReadSession], T]) -> T:
+        begin = "BEGIN" if self.dialect == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        with _translated(), self._read_engine.connect() as connection:
+            connection.exec_driver_sql(begin)
+            try:
+                return unit(ReadSession(connection))
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with _translated(), self._write_engine.connect() as connection:
+            config.attributes["connection"] = connection
+            if self.dialect == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql("BEGIN")
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7431)")  # replicas that start together
+            command.upgrade(config, "head")
+            connection.exec_driver_sql("COMMIT")
+
+    def _run_writer(self) -> None:
+        checkpointed_at, dirty = time.monotonic(), False
+        while (group := self._gather(_CHECKPOINT_EVERY_S if dirty else None)) is not None:
+            if group:
+                _answer_all(self._loop, self._commit(group))
+                dirty = self.dialect == "sqlite"
+            if dirty and time.monotonic() - checkpointed_at >= _CHECKPOINT_EVERY_S:
+                self._checkpoint()
+                checkpointed_at, dirty = time.monotonic(), False
+        if self.dialect == "sqlite":
+            self._checkpoint()
+
+    def _gather(self, timeout_s: float | None) -> list[_Job] | None:
+        """What has been handed over since; empty after `timeout_s` without work, None when the writer is to end."""
+        try:
+            job = self._jobs.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        group: list[_Job] = []
+        while job is not None:
+            group.append(job)
+            if len(group) == _MOST_UNITS_A_COMMIT:
+                return group
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return group
+        if not group:
+            return None
+        self._jobs.put(None)  # the end is due after this group
+        return group
+
+    def _commit(self, group: Sequence[_Job]) -> Sequence[_Job]:
+        try:
+            with _translated(), self._write_engine.connect() as connection:
+                self._run_group(connection, group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller must hear it, and the writer go on
+            for job in group:
+                job.error = job.error or error
+        return group
+
+    def _run_group(self, connection: Connection, group: Sequence[_Job]) -> None:
+        session = WriteSession(ReadSession(connection))
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
+        try:
+            for job in group:
+                _run_unit(session, job)
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            with suppress(SQLAlchemyError):  # SQLite has already rolled back when the disk is full
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+
+    def _checkpoint(self) -> None:
+        try:
+            with self._write_engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        except SQLAlchemyError as error:
+            log.warning("checkpoint_failed", error=type(error).__name__)
+
+
+def parse_database_url(url: str) -> URL:
+    """The URL with the driver that the service speaks; a driver named in it (`+aiosqlite`, `+asyncpg`) is replaced."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except SQLAlchemyError:
+        raise ValueError("DATABASE_URL must look like sqlite:///./insights.db or postgresql://user@host/name") from None
+    if backend == "postgres":
+        backend = "postgresql"
+    if backend not in {"sqlite", "postgresql"}:
+        raise ValueError("DATABASE_URL must name a SQLite file or a PostgreSQL database")
+    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise ValueError("DATABASE_URL must name a file: a database in memory would lose what was accepted")
+    return parsed.set(drivername="sqlite" if backend == "sqlite" else "postgresql+psycopg")
+
+
+def _create_engine(url: URL, *, pool_size: int, may_write: bool) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    arguments: dict[str, Any] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT_S} if sqlite else {}
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=not sqlite,
+        isolation_level="AUTOCOMMIT",  # every BEGIN and COMMIT is written out, above
+        connect_args=arguments,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+    if sqlite:
+        event.listen(engine, "connect", _pragmas_for(may_write=may_write))
+    return engine
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _pragmas_for(*, may_write: bool) -> Callable[[sqlite3.Connection, object], None]:
+    pragmas = [f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16000"]
+    if may_write:
+        pragmas += [
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a 202 is on disk
+            "wal_autocheckpoint=0",  # by the writer's timer, never inside a commit
+            f"journal_size_limit={_WAL_LIMIT_BYTES}",
+        ]
+    else:
+        pragmas += ["query_only=ON"]
+
+    def apply(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return apply
+
+
+def _run_unit(session: WriteSession, job: _Job) -> None:
+    """Run one unit behind its savepoint; an error that ends the whole transaction is raised, any other is the job's."""
+    session.exec_driver_sql("SAVEPOINT unit")
+    try:
+        with _translated():
+            job.value = job.unit(session)
+    except (DatabaseBusy, StorageFull, Overloaded):
+        raise
+    except Exception as error:  # noqa: BLE001 - the unit's own error goes to the caller that handed it over
+        session.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
+        job.error = error
+    session.exec_driver_sql("RELEASE SAVEPOINT unit")
+
+
+def _answer_all(loop: asyncio.AbstractEventLoop | None, group: Sequence[_Job]) -> None:
+    def answer() -> None:
+        for job in group:
+            if job.answered.done():
+                continue
+            if job.error is not None:
+                job.answered.set_exception(job.error)
+            else:
+                job.answered.set_result(job.value)
+
+    with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        if loop is not None:
+            loop.call_soon_threadsafe(answer)
+
+
+@contextmanager
+def _translated() -> Generator[None, None, None]:
+    """Turn what a driver raises into the errors that callers know."""
+    try:
+        yield
+    except DBAPIError as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: DBAPIError) -> InsightsError | None:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    state = getattr(error.orig, "sqlstate", None)
+    if (code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}) or state in {
+        "40001",
+        "40P01",
+    }:
+        return DatabaseBusy("The database is locked by another process; send the request again.", retry_after_s=1)
+    if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or state == "53100":
+        return StorageFull("The disk is full; free space, the service resumes by itself.", retry_after_s=30)
+    if error.connection_invalidated or (state or "").startswith(("08", "57")):
+        return Overloaded("The database does not answer; send the request again.", retry_after_s=2)
+    return None
+
+
+def _schema_version(session: ReadSession) -> str | None:
+    return MigrationContext.configure(session).get_current_revision()
+
+
+def _newest_version() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def _warn_of_network_file_system(file: Path) -> None:
+    """WAL needs shared memory and real locks, which network file systems lack (sqlite.org/wal.html)."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return
+    folder = file.resolve().parent
+    rows = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
+    under = [(len(row[1]), row[2]) for row in rows if len(row) > 2 and folder.is_relative_to(row[1])]
+    kind = max(under, default=(0, ""))[1]
+    if kind in _NETWORK_FILE_SYSTEMS:
+        log.warning("database_on_network_file_system", kind=kind, remedy="put the database on a local disk or volume")

@@ -1,0 +1,166 @@
+"""Every error the service raises on purpose, as one tree.
+
+InsightsError                      status  code
+  InvalidSchema                    400     invalid_schema
+  Unauthorized                     401     unauthorized
+  NotFound                         404     not_found
+  MethodNotAllowed                 405     method_not_allowed
+  Conflict                         409     conflict
+  BodyTooLarge                     413     body_too_large
+  UnsupportedMediaType             415     unsupported_media_type
+  IdempotencyMismatch              422     idempotency_mismatch
+  RateLimitExceeded                429     rate_limit_exceeded
+  SlowBody                         408     request_timeout
+  Overloaded                       503     overloaded
+    DatabaseBusy                   503     database_busy
+    Draining                       503     draining
+  StorageFull                      507     storage_full
+  GrokError                                what an exchange with xAI can end in
+    GrokOutage                             nothing is wrong with the row: it waits, no attempt is spent
+      GrokAuth                     key missing, wrong or not allowed
+      GrokBilling                  credits or spending limit
+      GrokConfig                   model or address wrong
+      GrokThrottled                429: the whole lane waits
+      GrokUnavailable              5xx, network, deadline, capacity, open breaker
+    GrokRejection                          the pack or its text is at fault
+      GrokTooLarge                 split it; one text that does not fit fails
+      GrokRefused                  content safety: split it; the one text fails
+      GrokRequestRejected          any other 4xx: our bug, the rows fail
+    GrokReplyInvalid                       an answer that cannot be used: again alone, then failed
+    GrokParameterRefused                   drop the parameter and send again
+"""
+
+from typing import ClassVar
+
+
+class InsightsError(Exception):
+    """An error with an HTTP status, a code from the contract, and a sentence that says what to do next.
+
+    `details` reaches the client: it never holds input, SQL, paths or secrets.
+    `retry_after_s` is set where a later try can succeed: whole seconds, >= 1.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, details: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(details)
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+class InvalidSchema(InsightsError):
+    status, code = 400, "invalid_schema"
+
+
+class Unauthorized(InsightsError):
+    status, code = 401, "unauthorized"
+
+
+class NotFound(InsightsError):
+    status, code = 404, "not_found"
+
+
+class SlowBody(InsightsError):
+    status, code = 408, "request_timeout"
+
+
+class MethodNotAllowed(InsightsError):
+    status, code = 405, "method_not_allowed"
+
+
+class Conflict(InsightsError):
+    status, code = 409, "conflict"
+
+
+class BodyTooLarge(InsightsError):
+    status, code = 413, "body_too_large"
+
+
+class UnsupportedMediaType(InsightsError):
+    status, code = 415, "unsupported_media_type"
+
+
+class IdempotencyMismatch(InsightsError):
+    status, code = 422, "idempotency_mismatch"
+
+
+class RateLimitExceeded(InsightsError):
+    status, code = 429, "rate_limit_exceeded"
+
+
+class Overloaded(InsightsError):
+    status, code = 503, "overloaded"
+
+    def __init__(self, details: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(details, retry_after_s=retry_after_s)
+
+
+class DatabaseBusy(Overloaded):
+    code = "database_busy"
+
+
+class Draining(Overloaded):
+    code = "draining"
+
+
+class StorageFull(InsightsError):
+    status, code = 507, "storage_full"
+
+
+class GrokError(InsightsError):
+    """An exchange with xAI that gave no value; `raw_answer` is what came back, redacted and cut, when something did."""
+
+    status, code = 503, "grok_error"
+
+    def __init__(self, details: str, *, retry_after_s: int | None = None, raw_answer: str | None = None) -> None:
+        super().__init__(details, retry_after_s=retry_after_s)
+        self.raw_answer = raw_answer
+
+
+class GrokOutage(GrokError):
+    code = "grok_outage"
+
+
+class GrokAuth(GrokOutage):
+    code = "grok_auth"
+
+
+class GrokBilling(GrokOutage):
+    code = "grok_billing"
+
+
+class GrokConfig(GrokOutage):
+    code = "grok_config"
+
+
+class GrokThrottled(GrokOutage):
+    code = "grok_throttled"
+
+
+class GrokUnavailable(GrokOutage):
+    code = "grok_unavailable"
+
+
+class GrokRejection(GrokError):
+    code = "grok_rejection"
+
+
+class GrokTooLarge(GrokRejection):
+    code = "too_large"
+
+
+class GrokRefused(GrokRejection):
+    code = "content_filtered"
+
+
+class GrokRequestRejected(GrokRejection):
+    code = "request_rejected"
+
+
+class GrokReplyInvalid(GrokError):
+    code = "reply_invalid"
+
+
+class GrokParameterRefused(GrokError):
+    code = "parameter_refused"

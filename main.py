@@ -1,0 +1,227 @@
+"""The composition root: read the settings, build each object once, join them, serve."""
+
+import asyncio
+import ipaddress
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+import routes
+from batch_processor import BatchProcessor, PackSize, ProcessorLimits
+from circuit_breaker import CircuitBreaker
+from database import Database
+from errors import InsightsError, InvalidSchema, MethodNotAllowed, NotFound
+from grok_client import CallLimits, GrokClient
+from local_analyzer import LocalAnalyzer
+from middleware import ApiGate, RequestLog
+from mock_grok import LOCAL_MODEL, MockGrokTransport
+from problems import MEDIA_TYPE, invalid_schema, to_body
+from prompts import Prompt
+from queue_lock import QueueLock
+from rate_limiter import FairLimiter, SlidingWindow
+from settings import Settings, describe_problems
+from telemetry import configure_logging, get_logger
+from topics import Topic, TopicsInvalid, load_topics, topic_patterns
+
+log = get_logger()
+
+_UNLIMITED_CALLS = 1_000_000  # the offline analyzer needs no protection from us
+_KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10 ms of CPU a call with 200)
+_GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service. Raises: ValueError, with a sentence for the user, when a setting cannot be used."""
+    settings = settings or Settings()
+    configure_logging("DEBUG" if settings.debug else settings.log_level, environment=settings.environment)
+    topics = load_topics(settings.topics_file)
+    database = Database.connect(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[routes.State, None]:
+        await database.open()
+        try:
+            async with build_http(settings, topics) as http:
+                processor = build_processor(settings, database, build_client(settings, http, topics))
+                worker = asyncio.create_task(processor.run(), name="processor")
+                log.info("started", grok_mode=settings.effective_grok_mode, database=database.dialect)
+                yield {
+                    "database": database,
+                    "processor": processor,
+                    "retry_limiter": FairLimiter(10, window_s=60, monotonic=time.monotonic),
+                    "grok_mode": settings.effective_grok_mode,
+                    "worker_running": lambda: not worker.done(),
+                }
+                processor.stop()
+                await worker
+        finally:
+            await database.close()
+            log.info("stopped")
+
+    app = FastAPIOffline(
+        title="Insights Platform API",
+        version="0.1.0",
+        description="Conversations in, insights out: what customers are unhappy about, and since when.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.include_router(routes.api)
+    app.include_router(routes.router)
+    _add_error_handlers(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def build_http(settings: Settings, topics: tuple[Topic, ...]) -> httpx2.AsyncClient:
+    """The client's connection to xAI, or in mock mode to the local analyzer; no redirects, no environment."""
+    key = settings.grok_key.get_secret_value() if settings.grok_key else ""
+    transport: httpx2.AsyncBaseTransport
+    if settings.effective_grok_mode == "mock":
+        transport = MockGrokTransport(LocalAnalyzer.load(topic_patterns=topic_patterns(topics)))
+        key = ""
+    else:
+        limits = httpx2.Limits(
+            max_connections=settings.grok_max_concurrency, max_keepalive_connections=_KEPT_CONNECTIONS
+        )
+        transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+    return httpx2.AsyncClient(
+        base_url=settings.grok_base_url.rstrip("/") + "/",
+        headers={"authorization": f"Bearer {key}"} if key else {},
+        transport=transport,
+        timeout=settings.grok_timeout_seconds,
+        trust_env=False,
+    )
+
+
+def build_client(settings: Settings, http: httpx2.AsyncClient, topics: tuple[Topic, ...]) -> GrokClient:
+    mock = settings.effective_grok_mode == "mock"
+    calls_per_s = _UNLIMITED_CALLS if mock else settings.grok_calls_per_second
+    return GrokClient(
+        http,
+        model=LOCAL_MODEL if mock else settings.grok_model,
+        prompt=Prompt({topic.id: topic.description for topic in topics}),
+        window=SlidingWindow(calls_per_s, window_s=1, monotonic=time.monotonic),
+        breaker=CircuitBreaker(
+            threshold=settings.error_threshold,
+            cooldown_s=settings.circuit_breaker_cooldown_seconds,
+            monotonic=time.monotonic,
+        ),
+        limits=CallLimits(
+            max_concurrency=settings.grok_max_concurrency,
+            deadline_s=settings.grok_timeout_seconds,
+            monotonic=time.monotonic,
+        ),
+    )
+
+
+def build_processor(settings: Settings, database: Database, client: GrokClient) -> BatchProcessor:
+    return BatchProcessor(
+        database,
+        client,
+        limits=ProcessorLimits(
+            batch_size=settings.batch_size,
+            max_calls=settings.grok_max_concurrency,
+            max_attempts=settings.max_attempts,
+            poll_interval_s=settings.poll_interval_seconds,
+        ),
+        pack_size=PackSize(
+            smallest=settings.min_batch_size, start=settings.start_batch_size, largest=settings.max_batch_size
+        ),
+        queue_lock=QueueLock(database.file) if database.file else None,
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def main() -> None:
+    """Start the service; a setting that cannot be used ends it with a sentence and status 2."""
+    try:
+        settings = Settings()
+        app = create_app(settings)
+    except ValidationError as error:
+        sys.exit(_refuse(describe_problems(error)))
+    except (TopicsInvalid, ValueError) as error:
+        sys.exit(_refuse(str(error)))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"The service cannot start:\n{reason}\nSee .env.example for every setting.\n")
+    return 2
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last added is the first passed: log, then CORS, then the gate."""
+    app.add_middleware(
+        ApiGate,
+        limiter=FairLimiter(
+            settings.rate_limit_requests, window_s=settings.rate_limit_window_seconds, monotonic=time.monotonic
+        ),
+        api_keys=[key.get_secret_value() for key in settings.api_keys],
+        trusted_proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(RequestLog)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def answer(error: InsightsError) -> Response:
+        body, headers = to_body(error)
+        return Response(body, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+    async def answer_ours(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, InsightsError)
+        return answer(error)
+
+    async def answer_validation(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return answer(invalid_schema(error.errors(), place="parameter"))
+
+    async def answer_http(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = answer(_from_http(error))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def answer_gone(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # nobody listens any more
+
+    app.add_exception_handler(InsightsError, answer_ours)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(ClientDisconnect, answer_gone)
+
+
+def _from_http(error: HTTPException) -> InsightsError:
+    if error.status_code == 404:
+        return NotFound("There is nothing at this path; see /docs.")
+    if error.status_code == 405:
+        return MethodNotAllowed("This path does not take this method; see /docs.")
+    return InvalidSchema("The request cannot be read.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The tables, their CHECKs and their indexes; the schema refuses every state that the service must never be in."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy import (
+    text as sql,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+# SQLite makes only an INTEGER primary key the row id.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware moment, kept to the microsecond: an integer since 1970 on SQLite, `timestamptz` on PostgreSQL.
+
+    SQLAlchemy's own `DateTime(timezone=True)` drops the offset on SQLite.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        native: TypeEngine[Any] = TIMESTAMP(timezone=True) if dialect.name == "postgresql" else BigInteger()
+        return dialect.type_descriptor(native)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone must not reach the database")
+        return value if dialect.name == "postgresql" else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value.astimezone(UTC) if dialect.name == "postgresql" else _EPOCH + value * _MICROSECOND
+        return moment
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        str: Text,
+        dict[str, Any]: JSON(none_as_null=True),
+        int: BigInteger,
+    }
+
+
+class Conversation(Base):
+    """What a client sent, and where it stands: pending -> processing -> completed | failed | skipped.
+
+    `due_at` alone says when a row may be taken: accepted, backing off and end of the lease are one rule.
+    `lease_epoch` rises with every claim; an outcome is saved only under the epoch it was claimed with.
+    `attempts` counts unusable answers, `rescues` counts owners that died with the row in hand.
+    """
+
+    __tablename__ = "conversations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    author: Mapped[str | None]
+    timestamp: Mapped[datetime]
+    raw_data: Mapped[dict[str, Any] | None]
+    external_id: Mapped[str | None]
+    content_hash: Mapped[str | None]
+    status: Mapped[str]
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    lease_epoch: Mapped[int] = mapped_column(server_default=sql("0"))
+    attempts: Mapped[int] = mapped_column(server_default=sql("0"))
+    rescues: Mapped[int] = mapped_column(server_default=sql("0"))
+    error_code: Mapped[str | None]
+    error: Mapped[str | None]
+    raw_answer: Mapped[str | None]
+    skip_reason: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'processing', 'completed', 'failed', 'skipped')", "status_known"),
+        CheckConstraint("(due_at IS NULL) = (status IN ('completed', 'failed', 'skipped'))", "due_while_open"),
+        CheckConstraint("(status = 'failed') = (error IS NOT NULL AND error_code IS NOT NULL)", "failed_says_why"),
+        CheckConstraint("(status = 'skipped') = (skip_reason IS NOT NULL)", "skipped_says_why"),
+        CheckConstraint("(external_id IS NULL) = (content_hash IS NULL)", "external_id_with_hash"),
+        CheckConstraint("status <> 'processing' OR lease_epoch > 0", "processing_is_leased"),
+        CheckConstraint("length(text) BETWEEN 1 AND 10000", "text_length"),
+        CheckConstraint("attempts >= 0 AND rescues >= 0", "counts_not_negative"),
+        # the claim: due_at <= :now ORDER BY due_at
+        Index(
+            "ix_conversations_due_at",
+            "due_at",
+            sqlite_where=sql("due_at IS NOT NULL"),
+            postgresql_where=sql("due_at IS NOT NULL"),
+        ),
+        # accept: has this sender's key been stored before?
+        Index(
+            "uq_conversations_external_id",
+            "external_id",
+            unique=True,
+            sqlite_where=sql("external_id IS NOT NULL"),
+            postgresql_where=sql("external_id IS NOT NULL"),
+        ),
+        # list and retry of the few that failed or were skipped
+        Index(
+            "ix_conversations_set_aside",
+            "status",
+            "id",
+            sqlite_where=sql("status IN ('failed', 'skipped')"),
+            postgresql_where=sql("status IN ('failed', 'skipped')"),
+        ),
+    )
+
+
+class InsightRow(Base):
+    """What the analyzer found in one conversation; text, author and time are copied so that reads need no join."""
+
+    __tablename__ = "insights"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), unique=True)
+    timestamp: Mapped[datetime]
+    text: Mapped[str]
+    author: Mapped[str | None]
+    sentiment: Mapped[str]
+    sentiment_score: Mapped[float]
+    clusters: Mapped[list[str]] = mapped_column(JSON)
+    confidence: Mapped[float]
+    reasoning: Mapped[str]
+    grok_analysis: Mapped[dict[str, Any]] = mapped_column(JSON)
+    model: Mapped[str]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("sentiment_score BETWEEN -1 AND 1", "score_in_range"),
+        CheckConstraint("confidence BETWEEN 0 AND 1", "confidence_in_range"),
+        CheckConstraint(
+            "sentiment = CASE WHEN sentiment_score > 0.1 THEN 'positive'"
+            " WHEN sentiment_score < -0.1 THEN 'negative' ELSE 'neutral' END",
+            "sentiment_matches_score",
+        ),
+        # a page of insights, newest first
+        Index("ix_insights_timestamp", "timestamp", "id"),
+        # a page, and the count, of one sentiment
+        Index("ix_insights_sentiment", "sentiment", "timestamp", "id", "confidence"),
+        # a page of one author
+        Index(
+            "ix_insights_author",
+            "author",
+            "timestamp",
+            "id",
+            sqlite_where=sql("author IS NOT NULL"),
+            postgresql_where=sql("author IS NOT NULL"),
+        ),
+    )
+
+
+class InsightTopic(Base):
+    """One topic of one insight; the time is copied so that a topic's page walks this table alone."""
+
+    __tablename__ = "insight_topics"
+
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True)
+    insight_id: Mapped[int] = mapped_column(ForeignKey("insights.id", ondelete="CASCADE"), primary_key=True)
+
+    __table_args__ = (
+        # the topics of one insight, when it is erased
+        Index("ix_insight_topics_insight_id", "insight_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class IdempotencyKey(Base):
+    """What a POST with this `Idempotency-Key` was answered, for 24 hours."""
+
+    __tablename__ = "idempotency_keys"
+
+    key_hash: Mapped[str] = mapped_column(primary_key=True)
+    body_hash: Mapped[str]
+    outcomes: Mapped[list[list[str]]] = mapped_column(JSON)
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        # the purge of keys older than 24 hours
+        Index("ix_idempotency_keys_created_at", "created_at"),
+    )

@@ -1,0 +1,200 @@
+"""Every statement that reads, each over a snapshot, returning answers ready to send."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, TextClause, and_, func, or_, select
+from sqlalchemy import text as sql
+
+from database import ReadSession
+from errors import NotFound
+from models import Conversation, InsightRow, InsightTopic
+from schemas import (
+    Conversation as ConversationAnswer,
+)
+from schemas import (
+    ConversationPage,
+    ConversationQuery,
+    GrokAnalysis,
+    Insight,
+    InsightPage,
+    InsightQuery,
+    Position,
+    Status,
+)
+
+_CONVERSATION_COLUMNS = (
+    Conversation.id,
+    Conversation.status,
+    Conversation.text,
+    Conversation.author,
+    Conversation.timestamp,
+    Conversation.raw_data,
+    Conversation.external_id,
+    Conversation.created_at,
+    Conversation.attempts,
+    Conversation.error,
+    Conversation.error_code,
+    Conversation.skip_reason,
+)
+_ANALYSIS_COLUMNS = (
+    InsightRow.sentiment_score,
+    InsightRow.sentiment,
+    InsightRow.clusters,
+    InsightRow.confidence,
+    InsightRow.reasoning,
+    InsightRow.grok_analysis,
+    InsightRow.model,
+)
+_INSIGHT_COLUMNS = (
+    InsightRow.id,
+    InsightRow.conversation_id,
+    InsightRow.timestamp,
+    InsightRow.text,
+    InsightRow.author,
+    *_ANALYSIS_COLUMNS,
+)
+
+
+def get_conversation(session: ReadSession, conversation_id: str) -> ConversationAnswer:
+    """Raises: NotFound."""
+    row = session.execute(select(*_CONVERSATION_COLUMNS).where(Conversation.id == conversation_id)).one_or_none()
+    if row is None:
+        raise NotFound("There is no conversation with this id.")
+    answer = _to_conversation(row)
+    insight = session.execute(
+        select(*_ANALYSIS_COLUMNS).where(InsightRow.conversation_id == conversation_id)
+    ).one_or_none()
+    answer["insight"] = None if insight is None else _to_analysis(insight)
+    return answer
+
+
+def list_conversations(session: ReadSession, query: ConversationQuery) -> ConversationPage:
+    """Newest first; ids are time-ordered, so the id is the cursor."""
+    statement = select(*_CONVERSATION_COLUMNS).order_by(Conversation.id.desc()).limit(query.limit + 1)
+    if query.status is not None:
+        statement = statement.where(*_with_status(query.status))
+    if query.cursor is not None:
+        statement = statement.where(Conversation.id < query.cursor)
+    rows = [_to_conversation(row) for row in session.execute(statement)]
+    page = rows[: query.limit]
+    next_cursor = page[-1]["conversation_id"] if len(rows) > query.limit else None
+    return {"conversations": page, "metadata": {"returned_count": len(page), "next_cursor": next_cursor}}
+
+
+def find_insights(session: ReadSession, query: InsightQuery) -> InsightPage:
+    """A page of insights, newest first, and how many there are in all."""
+    wanted = _wanted(query)
+    statement = (
+        select(*_INSIGHT_COLUMNS)
+        .where(*wanted)
+        .order_by(InsightRow.timestamp.desc(), InsightRow.id.desc())
+        .limit(query.limit + 1)
+    )
+    if query.cursor is not None:
+        statement = statement.where(_after(query.cursor))
+    rows = session.execute(statement).all()
+    page = rows[: query.limit]
+    last = Position(page[-1].timestamp, page[-1].id) if len(rows) > query.limit else None
+    return {
+        "insights": [_to_insight(row) for row in page],
+        "metadata": {
+            "total_count": session.scalar(select(func.count()).select_from(InsightRow).where(*wanted)) or 0,
+            "returned_count": len(page),
+            "start_time": query.start_time,
+            "end_time": query.end_time,
+            "next_cursor": None if last is None else last.encode(),
+        },
+    }
+
+
+def queue_depth(session: ReadSession) -> int:
+    """Conversations that wait or are being analyzed."""
+    return session.scalar(select(func.count()).select_from(Conversation).where(Conversation.due_at.is_not(None))) or 0
+
+
+def oldest_due(session: ReadSession, *, now: datetime) -> datetime | None:
+    """Since when the longest waiting conversation has been due; None when nothing waits."""
+    return session.scalar(select(func.min(Conversation.due_at)).where(Conversation.due_at <= now))
+
+
+def _with_status(status: Status) -> list[ColumnElement[bool] | TextClause]:
+    """The open ones are among the newest; the few set aside have an index whose condition must stand here literally."""
+    wanted: list[ColumnElement[bool] | TextClause] = [Conversation.status == status]
+    if status in {Status.FAILED, Status.SKIPPED}:
+        wanted.append(sql("status IN ('failed', 'skipped')"))
+    return wanted
+
+
+def _wanted(query: InsightQuery) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = []
+    if query.start_time is not None:
+        wanted.append(InsightRow.timestamp >= query.start_time)
+    if query.end_time is not None:
+        wanted.append(InsightRow.timestamp < query.end_time)
+    if query.min_confidence is not None:
+        wanted.append(InsightRow.confidence >= query.min_confidence)
+    if query.sentiment is not None:
+        wanted.append(InsightRow.sentiment == query.sentiment)
+    if query.author is not None:
+        wanted.append(InsightRow.author == query.author)
+    if query.topic:
+        wanted.append(InsightRow.id.in_(_ids_with_topic(query)))
+    return wanted
+
+
+def _ids_with_topic(query: InsightQuery) -> Any:
+    statement = select(InsightTopic.insight_id).where(InsightTopic.topic.in_(query.topic))
+    if query.start_time is not None:
+        statement = statement.where(InsightTopic.timestamp >= query.start_time)
+    if query.end_time is not None:
+        statement = statement.where(InsightTopic.timestamp < query.end_time)
+    return statement
+
+
+def _after(position: Position) -> ColumnElement[bool]:
+    """Later pages: the first condition walks the index, the second sorts out ties (a row value scans on SQLite)."""
+    return and_(
+        InsightRow.timestamp <= position.timestamp,
+        or_(InsightRow.timestamp < position.timestamp, InsightRow.id < position.row_id),
+    )
+
+
+def _to_conversation(row: Row[*tuple[Any, ...]]) -> ConversationAnswer:
+    return {
+        "conversation_id": row.id,
+        "status": row.status,
+        "text": row.text,
+        "author": row.author,
+        "timestamp": row.timestamp,
+        "raw_data": row.raw_data,
+        "external_id": row.external_id,
+        "created_at": row.created_at,
+        "attempts": row.attempts,
+        "error": row.error,
+        "error_code": row.error_code,
+        "skip_reason": row.skip_reason,
+    }
+
+
+def _to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
+    return {
+        "conversation_id": row.conversation_id,
+        "timestamp": row.timestamp,
+        "text": row.text,
+        "author": row.author,
+        "grok_analysis": _to_analysis(row),
+    }
+
+
+def _to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
+    return {
+        "sentiment_score": row.sentiment_score,
+        "sentiment": row.sentiment,
+        "clusters": row.clusters,
+        "confidence": row.confidence,
+        "reasoning": row.reasoning,
+        "summary": row.grok_analysis.get("summary", ""),
+        "language": row.grok_analysis.get("language", "und"),
+        "model": row.model,
+    }

@@ -1,0 +1,328 @@
+"""What travels: the closed sets, requests, query parameters, the analysis of a text, and the answers."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NotRequired, Self
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+MAX_TEXT_CHARS = 10_000
+MAX_RAW_DATA_BYTES = 64 * 1024
+MAX_BULK_ITEMS = 500
+
+
+class Status(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Sentiment(StrEnum):
+    """Which side of +-0.1 a sentiment score lies on."""
+
+    POSITIVE = "positive"
+    NEUTRAL = "neutral"
+    NEGATIVE = "negative"
+
+    @classmethod
+    def of_score(cls, score: float) -> "Sentiment":
+        if score > 0.1:
+            return cls.POSITIVE
+        return cls.NEGATIVE if score < -0.1 else cls.NEUTRAL
+
+
+class SkipReason(StrEnum):
+    """Why there is nothing to analyze in a text."""
+
+    EMPTY = "nothing_visible"
+    LINK_ONLY = "link_only"
+    MENTION_ONLY = "mention_only"
+    DIGITS_ONLY = "digits_only"
+    PUNCTUATION_ONLY = "punctuation_only"
+
+
+_UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")
+
+
+def parse_time(value: object) -> datetime:
+    """An ISO 8601 text as an aware moment in UTC; a time without an offset is UTC.
+
+    A blank before the offset is read as the `+` that a query string lost. Raises ValueError with what to send instead.
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    if not isinstance(value, str) or len(value) > 64:
+        raise ValueError("must be an ISO 8601 text such as 2025-01-20T10:00:00Z")
+    text = _UNENCODED_PLUS.sub("+", value.strip()) if "T" in value else value.strip()
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be an ISO 8601 text such as 2025-01-20T10:00:00Z, of the years 1 to 9999") from None
+
+
+def _refuse_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not hold NUL characters; remove them")
+    return value
+
+
+def _check_raw_data(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        stored = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise ValueError("must nest at most 250 levels deep and hold integers of at most 64 bits") from None
+    if len(stored) > MAX_RAW_DATA_BYTES:
+        raise ValueError(f"must be at most {MAX_RAW_DATA_BYTES // 1024} KB as JSON")
+    if b"\\u0000" in stored:
+        raise ValueError("must not hold NUL characters; remove them")
+    return value
+
+
+UtcTime = Annotated[datetime, BeforeValidator(parse_time, json_schema_input_type=str)]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, strict=True),
+    AfterValidator(_refuse_nul),
+]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ConversationIn(_Wire):
+    """One conversation as a client sends it."""
+
+    text: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, strict=True),
+        AfterValidator(_refuse_nul),
+    ] = Field(examples=["Still waiting on my order, third week now"], description="What the customer wrote.")
+    author: Name | None = Field(default=None, examples=["customer123"])
+    timestamp: UtcTime | None = Field(default=None, examples=["2025-01-20T10:00:00Z"], description="Default: now.")
+    raw_data: Annotated[dict[str, Any] | None, AfterValidator(_check_raw_data)] = Field(
+        default=None, description="Anything else about it, at most 64 KB as JSON.", examples=[{"likes": 3}]
+    )
+    external_id: Name | None = Field(
+        default=None, description="Your own key: sent again with the same content, nothing is stored twice."
+    )
+
+
+class BulkIn(_Wire):
+    """1 to 500 conversations; items are validated one by one, so that a bad one does not stop the others."""
+
+    conversations: Annotated[list[Any], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page ended: the sort key of its last row."""
+
+    timestamp: datetime
+    row_id: int
+
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.timestamp.isoformat()}|{self.row_id}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, cursor: str) -> Self:
+        """Raises ValueError when `cursor` is not one of ours."""
+        try:
+            moment, row_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split("|")
+            position = cls(parse_time(moment), int(row_id))
+        except (ValueError, binascii.Error):
+            raise ValueError("is not a cursor of this service; take it from metadata.next_cursor") from None
+        if not 0 <= position.row_id < 2**63:
+            raise ValueError("is not a cursor of this service; take it from metadata.next_cursor")
+        return position
+
+
+def _decode_cursor(value: object) -> object:
+    return Position.decode(value) if isinstance(value, str) and len(value) <= 256 else value
+
+
+class InsightQuery(_Wire):
+    """Which insights, newest first."""
+
+    start_time: UtcTime | None = Field(default=None, description="Inclusive.")
+    end_time: UtcTime | None = Field(default=None, description="Exclusive.")
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Annotated[
+        Position | None,
+        BeforeValidator(_decode_cursor, json_schema_input_type=str | None),
+        Field(default=None, description="`metadata.next_cursor` of the page before."),
+    ]
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    sentiment: Sentiment | None = None
+    topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
+    author: Name | None = None
+
+    @model_validator(mode="after")
+    def _end_after_start(self) -> Self:
+        if self.start_time and self.end_time and self.start_time > self.end_time:
+            raise ValueError("start_time must not be after end_time")
+        return self
+
+
+class ConversationQuery(_Wire):
+    """Which conversations, newest first."""
+
+    status: Status | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Annotated[str, StringConstraints(pattern=r"^conv_[0-9a-f]{32}$")] | None = Field(
+        default=None, description="`metadata.next_cursor` of the page before."
+    )
+
+
+class RetryQuery(_Wire):
+    status: Literal[Status.FAILED] = Status.FAILED
+
+
+class Analysis(BaseModel):
+    """What the analyzer says of one text, after every check; nothing unchecked ever becomes one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    sentiment_score: float = Field(ge=-1, le=1)
+    clusters: tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...] = Field(
+        min_length=1, max_length=8, strict=False
+    )
+    confidence: float = Field(ge=0, le=1)
+    reasoning: str = Field(max_length=2048)
+    summary: str = Field(max_length=2048)
+    language: str = Field(default="und", max_length=16)
+
+    @property
+    def sentiment(self) -> Sentiment:
+        return Sentiment.of_score(self.sentiment_score)
+
+
+class GrokAnalysis(TypedDict):
+    """An analysis as clients see it; `model` says who made it."""
+
+    sentiment_score: float
+    sentiment: str
+    clusters: list[str]
+    confidence: float
+    reasoning: str
+    summary: str
+    language: str
+    model: str
+
+
+class Insight(TypedDict):
+    conversation_id: str
+    timestamp: datetime
+    text: str
+    author: str | None
+    grok_analysis: GrokAnalysis
+
+
+class InsightPageMetadata(TypedDict):
+    total_count: int
+    returned_count: int
+    start_time: datetime | None
+    end_time: datetime | None
+    next_cursor: str | None
+
+
+class InsightPage(TypedDict):
+    insights: list[Insight]
+    metadata: InsightPageMetadata
+
+
+class Conversation(TypedDict):
+    """A stored conversation; `error` when it failed, `skip_reason` when skipped, `insight` when there is one."""
+
+    conversation_id: str
+    status: str
+    text: str
+    author: str | None
+    timestamp: datetime
+    raw_data: dict[str, Any] | None
+    external_id: str | None
+    created_at: datetime
+    attempts: int
+    error: str | None
+    error_code: str | None
+    skip_reason: str | None
+    insight: NotRequired[GrokAnalysis | None]
+
+
+class ConversationPageMetadata(TypedDict):
+    returned_count: int
+    next_cursor: str | None
+
+
+class ConversationPage(TypedDict):
+    conversations: list[Conversation]
+    metadata: ConversationPageMetadata
+
+
+class Accepted(TypedDict):
+    status: Literal["accepted"]
+    conversation_id: str
+    message: str
+
+
+class BulkItemResult(TypedDict):
+    index: int
+    status: Literal["accepted", "duplicate", "invalid"]
+    conversation_id: NotRequired[str]
+    details: NotRequired[str]
+
+
+class BulkAccepted(TypedDict):
+    status: Literal["accepted"]
+    accepted: int
+    duplicates: int
+    rejected: int
+    results: list[BulkItemResult]
+
+
+class Retried(TypedDict):
+    status: Literal["accepted"]
+    retried: int
+
+
+class Health(TypedDict):
+    status: Literal["ok", "degraded"]
+    queue_size: int | None
+    worker_running: bool
+    grok_mode: str
+
+
+class Ready(TypedDict):
+    status: Literal["ready"]
+
+
+class Problem(TypedDict):
+    """RFC 9457 problem details; `error` and `details` are the members to program against."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    details: str
+    request_id: NotRequired[str]
+    retry_after: NotRequired[int]

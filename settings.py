@@ -1,0 +1,103 @@
+"""The environment, read once and checked: a value out of range or an unknown name in `.env` stops the start."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+GrokMode = Literal["mock", "real"]
+
+
+class Settings(BaseSettings):
+    """Every setting with its default, bounds and unit; `.env.example` and the README's table list the same names."""
+
+    model_config = SettingsConfigDict(env_file=".env", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    grok_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("GROK_KEY", "GROK_API_KEY", "XAI_API_KEY"),
+        description="xAI API key. Without one the offline analyzer answers.",
+    )
+    grok_mode: GrokMode | None = Field(default=None, description="mock or real. Default: real with a key, else mock.")
+    grok_model: str = Field(default="grok-4.3", min_length=1, description="Model asked for.")
+    grok_base_url: str = Field(default="https://api.x.ai/v1", description="https, or http to a loopback address.")
+    grok_max_concurrency: int = Field(default=10, ge=1, le=1000, description="Grok calls in flight at a time.")
+    grok_calls_per_second: int = Field(default=10, ge=1, le=1000, description="Grok calls started in any 1 s window.")
+    grok_timeout_seconds: float = Field(default=60, ge=1, le=600, description="Deadline of one Grok call, in seconds.")
+    grok_cost_per_1k: float | None = Field(
+        default=None, ge=0, le=1000, description="USD per 1,000 tokens of any kind; replaces the price table."
+    )
+
+    database_url: str = Field(
+        default="sqlite+aiosqlite:///./insights.db", description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB."
+    )
+    api_url: str = Field(default="http://localhost:8000", description="Where ingest_data.py sends conversations.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in the container.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    environment: Literal["development", "test", "production"] = Field(
+        default="development", description="development, test or production; named in every log line."
+    )
+    debug: bool = Field(default=False, description="Log at DEBUG, whatever LOG_LEVEL says.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR."
+    )
+
+    rate_limit_requests: int = Field(
+        default=100, ge=1, le=10_000_000, description="Requests admitted in any window, all clients together."
+    )
+    rate_limit_window_seconds: float = Field(default=1, ge=0.1, le=3600, description="Length of that window, in s.")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Networks (comma list of CIDR) whose X-Forwarded-For is believed."
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Comma list of keys, 16 characters or more; when set, /api/v1 asks for one."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Comma list of origins that browsers may call from."
+    )
+
+    batch_size: int = Field(default=10, ge=1, le=500, description="Conversations claimed at a time.")
+    poll_interval_seconds: float = Field(default=5, ge=0.05, le=3600, description="Idle poll of the queue, in seconds.")
+    min_batch_size: int = Field(default=1, ge=1, le=50, description="Fewest conversations in one Grok call.")
+    start_batch_size: int = Field(default=5, ge=1, le=50, description="Conversations in one Grok call at the start.")
+    max_batch_size: int = Field(default=50, ge=1, le=50, description="Most conversations in one Grok call.")
+    error_threshold: int = Field(default=5, ge=1, le=1000, description="Failed calls in a row that open the breaker.")
+    circuit_breaker_cooldown_seconds: float = Field(
+        default=10, ge=0.1, le=3600, description="How long an open breaker waits before it probes, in seconds."
+    )
+    max_attempts: int = Field(default=3, ge=1, le=10, description="Unusable answers after which a row is failed.")
+    topics_file: Path = Field(default=Path("topics.yaml"), description="The topics, with the patterns of each.")
+
+    @field_validator("trusted_proxies", "api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _refuse_short_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < 16 for key in keys):
+            raise ValueError("every key needs at least 16 characters")
+        return keys
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.min_batch_size <= self.start_batch_size <= self.max_batch_size:
+            raise ValueError("MIN_BATCH_SIZE <= START_BATCH_SIZE <= MAX_BATCH_SIZE must hold")
+        if self.grok_mode == "real" and self.grok_key is None:
+            raise ValueError("GROK_MODE=real needs GROK_KEY; without a key use GROK_MODE=mock")
+        local = self.grok_base_url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
+        if not (self.grok_base_url.startswith("https://") or local):
+            raise ValueError("GROK_BASE_URL must be https://, or http:// to a loopback address")
+        return self
+
+    @property
+    def effective_grok_mode(self) -> GrokMode:
+        return self.grok_mode or ("real" if self.grok_key else "mock")
+
+
+def describe_problems(error: ValidationError) -> str:
+    """One line per wrong setting, by its environment name, without the value (it may be a secret)."""
+    lines = [f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: {item['msg']}" for item in error.errors()]
+    return "\n".join(lines)
