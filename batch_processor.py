@@ -42,6 +42,8 @@ _AFTER_ERROR_S = 1.0
 _RETRY_AFTER_INVALID = timedelta(seconds=2)  # doubles with every attempt
 _DEEP_QUEUE_BATCHES = 4  # so many full claims in a row mean a backlog: packs may grow
 _PURGE_EVERY_S = 600.0
+_BUSY_REQUESTS_PER_S = 300  # about a tenth of what one process takes in
+_BUSY_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +96,16 @@ class BatchProcessor:
         self._pack_size = pack_size
         self._queue_lock = queue_lock
         self._now = now
+        self._arrived, self._counted_at, self._busy = 0, now(), False
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._packs: set[asyncio.Task[None]] = set()
         self._in_hand: dict[str, Claim] = {}
         self.ticked_at: datetime | None = None
 
-    def wake(self) -> None:
-        """There is work: do not rest."""
+    def wake(self, requests: int = 1) -> None:
+        """There is work, brought by so many requests: do not rest."""
+        self._arrived += requests
         self._woken.set()
 
     async def run(self) -> None:
@@ -131,6 +135,7 @@ class BatchProcessor:
         """Claim one batch, if a call is free, and send it on its way; returns how long to rest, in seconds."""
         self.ticked_at = self._now()
         self._woken.clear()
+        await self._let_requests_pass()
         if not await self._own_queue():
             return self._limits.poll_interval_s
         if (wait_s := self._analyzer.wait_s()) > 0:
@@ -151,6 +156,15 @@ class BatchProcessor:
         """Wait until every pack under way has been saved."""
         while self._packs:
             await self._wait_for_a_pack()
+
+    async def _let_requests_pass(self) -> None:
+        """Requests come first: while many arrive, a batch starts only every 200 ms."""
+        elapsed_s = (self._now() - self._counted_at).total_seconds()
+        if not 0 <= elapsed_s < _BUSY_PAUSE_S / 2:  # below 0 when the clock was set back
+            self._busy = self._arrived > _BUSY_REQUESTS_PER_S * elapsed_s
+            self._arrived, self._counted_at = 0, self._now()
+        if self._busy:
+            await self._pause(_BUSY_PAUSE_S)
 
     async def _own_queue(self) -> bool:
         """With a lock, work only while holding it; getting it means that its last owner and its claims are gone."""

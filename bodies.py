@@ -19,15 +19,19 @@ async def read_body(chunks: AsyncIterator[bytes], *, announced_bytes: str | None
     """The whole body. Raises: BodyTooLarge past `limit_bytes`, announced or sent; SlowBody after 15 s."""
     if announced_bytes is not None and announced_bytes.isdigit() and int(announced_bytes[:18]) > limit_bytes:
         raise _too_large(limit_bytes)
-    body = bytearray()
     try:
         async with asyncio.timeout(_DEADLINE_S):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit_bytes:
-                    raise _too_large(limit_bytes)
+            return await _gather(chunks, limit_bytes=limit_bytes)
     except TimeoutError:
         raise SlowBody(f"The body did not arrive within {_DEADLINE_S} s; send it again.") from None
+
+
+async def _gather(chunks: AsyncIterator[bytes], *, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
     return bytes(body)
 
 

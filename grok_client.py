@@ -115,25 +115,26 @@ class GrokClient:
         GrokRequestRejected (our bug), GrokReplyInvalid (the whole answer is unusable).
         """
         async with self._places:
-            for attempt in range(1, _MOST_ATTEMPTS + 1):
-                await self._wait_for_turn()
-                try:
-                    answer = await self._attempt(texts)
-                except GrokParameterRefused as error:
-                    log.warning("grok_parameter_dropped", model=self._model, reason=error.details)
-                    self._effort = None
-                except GrokUnavailable as error:
-                    log.warning("grok_call_failed", attempt=attempt, error=error.code, reason=error.details)
-                    if attempt == _MOST_ATTEMPTS or self.wait_s() > 0:
-                        raise
-                    await self._limits.sleep(_backoff_s(attempt, told_s=error.retry_after_s))
-                else:
-                    return answer
-        raise GrokUnavailable("xAI refused every form of the request.")
+            return await self._analyze(texts)
 
     def wait_s(self) -> float:
         """Seconds until a call makes sense: a told wait, a closed lane or an open breaker; 0.0 when it does now."""
         return max(0.0, self._closed_until - self._limits.monotonic(), self._breaker.wait_s())
+
+    async def _analyze(self, texts: Sequence[str]) -> PackAnswer:
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
+            await self._wait_for_turn()
+            try:
+                return await self._attempt(texts)
+            except GrokParameterRefused as error:
+                log.warning("grok_parameter_dropped", model=self._model, reason=error.details)
+                self._effort = None
+            except GrokUnavailable as error:
+                log.warning("grok_call_failed", attempt=attempt, error=error.code, reason=error.details)
+                if attempt == _MOST_ATTEMPTS or self.wait_s() > 0:
+                    raise
+                await self._limits.sleep(_backoff_s(attempt, told_s=error.retry_after_s))
+        raise GrokUnavailable("xAI refused every form of the request.")
 
     async def _wait_for_turn(self) -> None:
         async with self._turn:  # first come, first served
@@ -156,7 +157,7 @@ class GrokClient:
         except GrokError:
             self._breaker.record_success()  # it answered, if not as we wished
             raise
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or a bug of ours: a probe left under way would keep the lane shut for ever
             self._breaker.forget_probe()
             raise
         self._breaker.record_success()
@@ -256,6 +257,8 @@ async def _read_capped(response: httpx2.Response) -> str:
 
 
 def _read_completion(body: str) -> _Completion:
+    if not body.strip():
+        raise GrokUnavailable("xAI sent an empty answer.")
     try:
         return _Completion.model_validate(orjson.loads(body))
     except (orjson.JSONDecodeError, ValidationError) as exc:

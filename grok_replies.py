@@ -70,7 +70,7 @@ def told_wait_s(message: str, headers: Mapping[str, str], *, now: datetime) -> i
         seconds = int(value[:9])
     elif value:
         seconds = _seconds_until(value, now=now)
-    elif found := _RESETS_IN.search(message):
+    elif (found := _RESETS_IN.search(message)) and any(found.groups()):
         hours, minutes, rest = (int(part or 0) for part in found.groups())
         seconds = hours * 3600 + minutes * 60 + rest
     return None if seconds is None else max(1, min(_LONGEST_TOLD_WAIT_S, round(seconds)))

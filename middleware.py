@@ -5,11 +5,13 @@ Plain ASGI callables: one built on Starlette's `BaseHTTPMiddleware` costs more t
 
 import hashlib
 import ipaddress
+import itertools
 import math
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from errors import InsightsError, RateLimitExceeded, Unauthorized
@@ -28,6 +30,7 @@ log = get_logger()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _API = "/api/"
+_PROCESS, _COUNTER = secrets.token_hex(6), itertools.count(1)  # unique without a system call for each request
 
 
 class RequestLog:
@@ -112,9 +115,16 @@ def client_address(scope: Scope, headers: dict[bytes, bytes], trusted_proxies: S
     Forwarded headers of anyone else are ignored: a client could write what it likes.
     """
     peer = scope["client"][0] if scope.get("client") else "unknown"
-    hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",") if hop.strip()]
-    while hops and _is_trusted(peer, trusted_proxies):
-        peer = hops.pop()
+    if trusted_proxies:
+        forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        hops = [hop.strip() for hop in forwarded if hop.strip()]
+        while hops and _is_trusted(peer, trusted_proxies):
+            peer = hops.pop()
+    return _normalise(peer)
+
+
+@lru_cache(maxsize=4096)
+def _normalise(peer: str) -> str:
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:
@@ -142,7 +152,7 @@ def _is_trusted(peer: str, trusted_proxies: Sequence[Network]) -> bool:
 
 def _read_request_id(scope: Scope) -> str:
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return sent.decode() if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+    return sent.decode() if _REQUEST_ID.fullmatch(sent) else f"{_PROCESS}-{next(_COUNTER):x}"
 
 
 def _route_of(scope: Scope) -> str:

@@ -27,6 +27,7 @@ from bodies import (
 )
 from database import Database
 from errors import BodyTooLarge, Conflict, InvalidSchema, Overloaded, RateLimitExceeded
+from intake import Intake
 from problems import MEDIA_TYPE, describe, invalid_schema, to_body
 from rate_limiter import FairLimiter
 from schemas import BulkIn, BulkItemResult, ConversationIn, ConversationQuery, InsightQuery, RetryQuery
@@ -39,6 +40,7 @@ class State(TypedDict):
     """What `main` builds and every handler shares."""
 
     database: Database
+    intake: Intake
     processor: BatchProcessor
     retry_limiter: FairLimiter
     grok_mode: str
@@ -67,17 +69,11 @@ def get_state(request: Request) -> State:
     return cast("State", request.scope["state"])
 
 
-async def get_single(request: Request) -> Sent:
-    return await _read(request, SINGLE_LIMIT_BYTES, JSON_TYPE)
+async def _provide_state(request: Request) -> State:
+    return get_state(request)  # a provider that is no coroutine would run in a thread of its own
 
 
-async def get_bulk(request: Request) -> Sent:
-    return await _read(request, BULK_LIMIT_BYTES, JSON_TYPE, NDJSON_TYPE)
-
-
-StateDep = Annotated[State, Depends(get_state)]
-SingleDep = Annotated[Sent, Depends(get_single)]
-BulkDep = Annotated[Sent, Depends(get_bulk)]
+StateDep = Annotated[State, Depends(_provide_state)]
 ConversationId = Annotated[str, Path(max_length=64, examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])]
 
 
@@ -98,10 +94,11 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 router = APIRouter()
+taking_in = APIRouter(prefix="/api/v1", responses=_errors(400, 401, 429, 503))
 api = APIRouter(prefix="/api/v1", responses=_errors(400, 401, 429, 503))
 
 
-@api.post(
+@taking_in.post(
     "/conversations",
     status_code=202,
     response_model=schemas.Accepted,
@@ -110,10 +107,11 @@ api = APIRouter(prefix="/api/v1", responses=_errors(400, 401, 429, 503))
     summary="Send one conversation",
     tags=["conversations"],
 )
-async def post_conversation(sent: SingleDep, state: StateDep) -> Response:
+async def post_conversation(request: Request) -> Response:
     """Answers 202 once it is on disk; `Idempotency-Key` and `external_id` make sending again safe."""
+    sent = await _read(request, SINGLE_LIMIT_BYTES, JSON_TYPE)
     conversation = _validate(ConversationIn, parse_json(sent.body))
-    [outcome] = await _accept(state, [conversation], sent)
+    [outcome] = await get_state(request)["intake"].accept([conversation], sent.idempotency)
     if outcome.result == "conflict":
         raise Conflict("This external_id was stored with other content; use another, or send the same content.")
     message = _QUEUED if outcome.result == "accepted" else "Conversation was accepted before"
@@ -126,7 +124,7 @@ async def post_conversation(sent: SingleDep, state: StateDep) -> Response:
     return JSONAnswer(answer, status_code=202, headers=headers)
 
 
-@api.post(
+@taking_in.post(
     "/conversations/bulk",
     status_code=202,
     response_model=schemas.BulkAccepted,
@@ -135,10 +133,11 @@ async def post_conversation(sent: SingleDep, state: StateDep) -> Response:
     summary="Send up to 500 conversations",
     tags=["conversations"],
 )
-async def post_bulk(sent: BulkDep, state: StateDep) -> Response:
+async def post_bulk(request: Request) -> Response:
     """Stores the valid items in one transaction and reports the others; an item's `index` is its place in the body."""
+    sent = await _read(request, BULK_LIMIT_BYTES, JSON_TYPE, NDJSON_TYPE)
     results, valid = _validate_items(sent)
-    outcomes = await _accept(state, list(valid.values()), sent) if valid else []
+    outcomes = await get_state(request)["intake"].accept(list(valid.values()), sent.idempotency) if valid else []
     for index, outcome in zip(valid, outcomes, strict=True):
         results[index] = _item_result(index, outcome)
     ordered = [results[index] for index in sorted(results)]
@@ -261,13 +260,6 @@ async def _read(request: Request, limit_bytes: int, *media_types: str) -> Sent:
         raise InvalidSchema("Idempotency-Key must have 1 to 255 characters.")
     client = str(request.scope["state"]["client"])
     return Sent(body, media_type, store.Idempotency.of(client=client, route=request.url.path, key=key, body=body))
-
-
-async def _accept(state: State, conversations: Sequence[ConversationIn], sent: Sent) -> list[store.Accepted]:
-    accept = partial(store.accept, conversations=conversations, now=datetime.now(UTC), idempotency=sent.idempotency)
-    outcomes = await state["database"].write(accept)
-    state["processor"].wake()
-    return outcomes
 
 
 def _validate(model: type[ConversationIn], value: object) -> ConversationIn:

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     grok_calls_per_second: int = Field(default=10, ge=1, le=1000, description="Grok calls started in any 1 s window.")
     grok_timeout_seconds: float = Field(default=60, ge=1, le=600, description="Deadline of one Grok call, in seconds.")
     grok_cost_per_1k: float | None = Field(
-        default=None, ge=0, le=1000, description="USD per 1,000 tokens of any kind; replaces the price table."
+        default=None, ge=0, le=1000, description="USD per 1,000 tokens, for cost reports (this version makes none yet)."
     )
 
     database_url: str = Field(
@@ -67,7 +67,9 @@ class Settings(BaseSettings):
         default=10, ge=0.1, le=3600, description="How long an open breaker waits before it probes, in seconds."
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="Unusable answers after which a row is failed.")
-    topics_file: Path = Field(default=Path("topics.yaml"), description="The topics, with the patterns of each.")
+    topics_file: Path | None = Field(
+        default=None, description="The topics and their patterns. Default: topics.yaml beside the service."
+    )
 
     @field_validator("trusted_proxies", "api_keys", "cors_origins", mode="before")
     @classmethod

@@ -1,50 +1,18 @@
-"""Every statement that writes, and with it every move of a conversation from one status to the next.
+"""Work the queue: claim due conversations, save what became of them, send failed ones back."""
 
-    accept -> pending --claim_batch--> processing --save_outcomes--> completed | failed | skipped
-                 ^                          |
-                 |<---- released, or the owner died (release_abandoned)
-                 |<---- retry_failed ------------------------------ failed
-
-An outcome is saved only under the `lease_epoch` it was claimed with (the fence): who lost its claim changes nothing.
-"""
-
-import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-import orjson
-from sqlalchemy import Row, case, delete, insert, select, update
+from sqlalchemy import Row, case, insert, select, update
 
 from database import WriteSession
-from errors import Conflict, IdempotencyMismatch, NotFound
-from models import Conversation, IdempotencyKey, InsightRow, InsightTopic
-from schemas import Analysis, ConversationIn, Status
+from errors import Conflict, NotFound
+from models import Conversation, InsightRow, InsightTopic
+from schemas import Analysis, Status
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
-IDEMPOTENCY_TTL = timedelta(hours=24)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Where an accepted conversation is; a `duplicate` was stored before, a `conflict` was not stored at all."""
-
-    conversation_id: str
-    result: Literal["accepted", "duplicate", "conflict"]
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's `Idempotency-Key` and what it came with, both hashed."""
-
-    key_hash: str
-    body_hash: str
-
-    @classmethod
-    def of(cls, *, client: str, route: str, key: str, body: bytes) -> "Idempotency":
-        return cls(_hash(f"{client}\n{route}\n{key}".encode()), _hash(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,40 +60,6 @@ class Released:
 
 
 Outcome = Completed | Skipped | Failed | Released
-
-
-def accept(
-    session: WriteSession,
-    conversations: Sequence[ConversationIn],
-    *,
-    now: datetime,
-    idempotency: Idempotency | None = None,
-) -> list[Accepted]:
-    """Store what is new as pending, due at once; say of each conversation where it is, in the order given.
-
-    Raises: IdempotencyMismatch when the key was used with another body.
-    """
-    if idempotency is not None and (earlier := _recall_answer(session, idempotency, now=now)) is not None:
-        return earlier
-    known = _find_external_ids(session, [c.external_id for c in conversations if c.external_id is not None])
-    outcomes: list[Accepted] = []
-    rows: list[dict[str, Any]] = []
-    for conversation in conversations:
-        row = _new_row(conversation, now=now)
-        earlier_one = known.get(conversation.external_id) if conversation.external_id is not None else None
-        if earlier_one is None:
-            rows.append(row)
-            outcomes.append(Accepted(row["id"], "accepted"))
-            if conversation.external_id is not None:
-                known[conversation.external_id] = (row["id"], row["content_hash"])
-        else:
-            same = earlier_one[1] == row["content_hash"]
-            outcomes.append(Accepted(earlier_one[0], "duplicate" if same else "conflict"))
-    if rows:
-        session.execute(insert(Conversation), rows)
-    if idempotency is not None:
-        _remember_answer(session, idempotency, outcomes, now=now)
-    return outcomes
 
 
 def claim_batch(session: WriteSession, *, limit: int, now: datetime, lease: timedelta) -> list[Claim]:
@@ -223,10 +157,6 @@ def retry_failed(session: WriteSession, *, now: datetime) -> int:
     return session.execute(_retry_statement(now).where(Conversation.status == Status.FAILED)).rowcount
 
 
-def purge_idempotency_keys(session: WriteSession, *, now: datetime) -> int:
-    return session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - IDEMPOTENCY_TTL)).rowcount
-
-
 def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:
     return Claim(
         conversation_id=row.id,
@@ -238,67 +168,6 @@ def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:
         attempts=row.attempts,
         rescues=row.rescues,
     )
-
-
-def _new_row(conversation: ConversationIn, *, now: datetime) -> dict[str, Any]:
-    return {
-        "id": _new_conversation_id(now),
-        "text": conversation.text,
-        "author": conversation.author,
-        "timestamp": conversation.timestamp or now,
-        "raw_data": conversation.raw_data,
-        "external_id": conversation.external_id,
-        "content_hash": None if conversation.external_id is None else _content_hash(conversation),
-        "status": Status.PENDING,
-        "created_at": now,
-        "due_at": now,
-    }
-
-
-def _new_conversation_id(now: datetime) -> str:
-    """`conv_`, 48 bits of milliseconds so that inserts stay in order, 80 random bits so that none meets another."""
-    return f"conv_{int(now.timestamp() * 1000):012x}{secrets.token_hex(10)}"
-
-
-def _content_hash(conversation: ConversationIn) -> str:
-    """Of what was sent: a timestamp left out stays left out, so that sending again later is still the same."""
-    sent = conversation.model_dump(mode="json", exclude={"external_id"})
-    return _hash(orjson.dumps(sent, option=orjson.OPT_SORT_KEYS))
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _find_external_ids(session: WriteSession, external_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    if not external_ids:
-        return {}
-    statement = select(Conversation.external_id, Conversation.id, Conversation.content_hash).where(
-        Conversation.external_id.in_(external_ids)
-    )
-    return {str(row[0]): (row[1], str(row[2])) for row in session.execute(statement)}
-
-
-def _recall_answer(session: WriteSession, idempotency: Idempotency, *, now: datetime) -> list[Accepted] | None:
-    row = session.execute(
-        select(IdempotencyKey.body_hash, IdempotencyKey.outcomes).where(
-            IdempotencyKey.key_hash == idempotency.key_hash, IdempotencyKey.created_at >= now - IDEMPOTENCY_TTL
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    if row.body_hash != idempotency.body_hash:
-        raise IdempotencyMismatch("This Idempotency-Key was used with another body; use a new key for a new request.")
-    return [Accepted(conversation_id, result) for conversation_id, result in row.outcomes]
-
-
-def _remember_answer(
-    session: WriteSession, idempotency: Idempotency, outcomes: Sequence[Accepted], *, now: datetime
-) -> None:
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.key_hash == idempotency.key_hash))  # an expired one
-    answer = [[outcome.conversation_id, outcome.result] for outcome in outcomes]
-    row = {"key_hash": idempotency.key_hash, "body_hash": idempotency.body_hash, "outcomes": answer, "created_at": now}
-    session.execute(insert(IdempotencyKey), [row])
 
 
 def _still_held(session: WriteSession, claims: Sequence[Claim]) -> set[str]:

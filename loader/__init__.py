@@ -1,0 +1,1 @@
+"""The loader, step by step: bytes to rows, rows to conversations, conversations to bulk requests."""
