@@ -38,6 +38,7 @@ log = get_logger()
 _LEASE = timedelta(seconds=60)
 _RENEW_EVERY_S = _LEASE.total_seconds() / 3
 _SHORTEST_REST_S = 0.05
+_TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
 _RETRY_AFTER_INVALID = timedelta(seconds=2)  # doubles with every attempt
 _DEEP_QUEUE_BATCHES = 4  # so many full claims in a row mean a backlog: packs may grow
@@ -54,7 +55,7 @@ class ProcessorLimits:
     max_calls: int
     max_attempts: int
     poll_interval_s: float
-    grace_s: float = 5.0  # for what is under way at shutdown
+    grace_s: float = 3.0  # for what is under way at shutdown; with 5 s for open requests before it, below 10 s
 
 
 class PackSize:
@@ -284,16 +285,21 @@ class BatchProcessor:
             self._queue_lock.release()
 
     async def _rest(self, seconds: float) -> None:
-        if seconds > 0 and not self._stopping.is_set():
+        """Until woken; ticking meanwhile, for a rest is no standstill."""
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + (max(seconds, _SHORTEST_REST_S) if seconds > 0 else 0.0)
+        while not (self._woken.is_set() or self._stopping.is_set()) and (left_s := ends_at - clock()) > 0:
+            self.ticked_at = self._now()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), max(seconds, _SHORTEST_REST_S))
+                await asyncio.wait_for(self._woken.wait(), min(left_s, _TICK_EVERY_S))
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _wait_for_a_pack(self) -> None:
-        await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED, timeout=self._limits.poll_interval_s)
+        timeout_s = min(self._limits.poll_interval_s, _TICK_EVERY_S)
+        await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED, timeout=timeout_s)
 
     def _track(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._own_task(work, name)

@@ -17,7 +17,8 @@ _DEADLINE_S = 15
 
 async def read_body(chunks: AsyncIterator[bytes], *, announced_bytes: str | None, limit_bytes: int) -> bytes:
     """The whole body. Raises: BodyTooLarge past `limit_bytes`, announced or sent; SlowBody after 15 s."""
-    if announced_bytes is not None and announced_bytes.isdigit() and int(announced_bytes[:18]) > limit_bytes:
+    announced = announced_bytes or ""
+    if announced.isascii() and announced.isdigit() and int(announced[:18]) > limit_bytes:
         raise _too_large(limit_bytes)
     try:
         async with asyncio.timeout(_DEADLINE_S):

@@ -69,7 +69,7 @@ class CircuitBreaker:
         self._recent.append(False)
         self._failures_in_row += 1
         if self._probing:
-            self._cooldown_s = min(self._cooldown_s * 2, _LONGEST_COOLDOWN_S)
+            self._cooldown_s = max(self._first_cooldown_s, min(self._cooldown_s * 2, _LONGEST_COOLDOWN_S))
             self._open()
         elif self._open_until is None and self._is_too_much():
             self._open()

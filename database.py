@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NewType, TypeVar
 
@@ -25,7 +26,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from errors import DatabaseBusy, InsightsError, Overloaded, StorageFull
 from telemetry import get_logger
@@ -39,6 +40,7 @@ log = get_logger()
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_TIMEOUT_S = 5
 _MOST_UNITS_A_COMMIT = 500
+_MOST_RUNS_OF_A_UNIT = 3  # each further one for a key that another replica stored meanwhile
 _CHECKPOINT_EVERY_S = 1.0
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "fuse.sshfs", "afs"}
@@ -99,6 +101,8 @@ class Database:
     async def write(self, unit: Callable[[WriteSession], T]) -> T:
         """The value of `unit`, after the commit that holds it; if `unit` raises, it alone is rolled back.
 
+        It may be run more than once: again when another replica stored the same key first.
+
         Raises what `unit` raises, DatabaseBusy, StorageFull or Overloaded. A caller that is cancelled has handed its
         unit over: it commits all the same.
         """
@@ -125,7 +129,8 @@ class Database:
             try:
                 return unit(ReadSession(connection))
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                with suppress(SQLAlchemyError):  # a connection that was lost has nothing to end
+                    connection.exec_driver_sql("ROLLBACK")
 
     def _migrate(self) -> None:
         config = Config()
@@ -206,13 +211,13 @@ def parse_database_url(url: str) -> URL:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
-    except SQLAlchemyError:
+    except (SQLAlchemyError, ValueError):
         raise ValueError("DATABASE_URL must look like sqlite:///./insights.db or postgresql://user@host/name") from None
     if backend == "postgres":
         backend = "postgresql"
     if backend not in {"sqlite", "postgresql"}:
         raise ValueError("DATABASE_URL must name a SQLite file or a PostgreSQL database")
-    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+    if backend == "sqlite" and (not parsed.database or ":memory:" in parsed.database or "uri" in parsed.query):
         raise ValueError("DATABASE_URL must name a file: a database in memory would lose what was accepted")
     return parsed.set(drivername="sqlite" if backend == "sqlite" else "postgresql+psycopg")
 
@@ -227,11 +232,14 @@ def _create_engine(url: URL, *, pool_size: int, may_write: bool) -> Engine:
         pool_pre_ping=not sqlite,
         isolation_level="AUTOCOMMIT",  # every BEGIN and COMMIT is written out, above
         connect_args=arguments,
+        hide_parameters=True,  # an error that is logged must not hold what a customer wrote
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
     if sqlite:
         event.listen(engine, "connect", _pragmas_for(may_write=may_write))
+    else:
+        event.listen(engine, "connect", _speak_utc)
     return engine
 
 
@@ -253,23 +261,51 @@ def _pragmas_for(*, may_write: bool) -> Callable[[sqlite3.Connection, object], N
 
     def apply(connection: sqlite3.Connection, _record: object) -> None:
         for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").close()
+            _set_pragma(connection, pragma)
 
     return apply
+
+
+def _set_pragma(connection: sqlite3.Connection, pragma: str) -> None:
+    """Turning a new file to WAL does not wait for its lock as statements do, and processes may start together."""
+    patience_ends_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience_ends_at:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _speak_utc(connection: Any, _record: object) -> None:
+    """The last hours of the year 9999 are in the year 10000 further east, which Python cannot read."""
+    connection.execute("SET TIME ZONE 'UTC'")
 
 
 def _run_unit(session: WriteSession, job: _Job) -> None:
     """Run one unit behind its savepoint; an error that ends the whole transaction is raised, any other is the job's."""
     session.exec_driver_sql("SAVEPOINT unit")
-    try:
-        with _translated():
-            job.value = job.unit(session)
-    except (DatabaseBusy, StorageFull, Overloaded):
-        raise
-    except Exception as error:  # noqa: BLE001 - the unit's own error goes to the caller that handed it over
-        session.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
-        job.error = error
+    for _ in range(_MOST_RUNS_OF_A_UNIT):
+        try:
+            with _translated():
+                job.value, job.error = job.unit(session), None
+            break
+        except Exception as error:
+            if isinstance(error, (Overloaded, StorageFull)) and isinstance(error.__cause__, DBAPIError):
+                raise  # the database is in trouble, not the unit
+            session.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
+            job.error = error
+            if not _lost_race(error):
+                break
     session.exec_driver_sql("RELEASE SAVEPOINT unit")
+
+
+def _lost_race(error: Exception) -> bool:
+    """Another replica stored the same key first (PostgreSQL's unique_violation): run again, the unit sees its row."""
+    return isinstance(error, IntegrityError) and getattr(error.orig, "sqlstate", None) == "23505"
 
 
 def _answer_all(loop: asyncio.AbstractEventLoop | None, group: Sequence[_Job]) -> None:
@@ -292,6 +328,8 @@ def _translated() -> Generator[None, None, None]:
     """Turn what a driver raises into the errors that callers know."""
     try:
         yield
+    except StopIteration as error:  # no future carries one: its caller would wait for ever
+        raise LookupError("a unit of work let StopIteration out") from error
     except DBAPIError as error:
         translated = _translate(error)
         if translated is None:
@@ -309,7 +347,8 @@ def _translate(error: DBAPIError) -> InsightsError | None:
         return DatabaseBusy("The database is locked by another process; send the request again.", retry_after_s=1)
     if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or state == "53100":
         return StorageFull("The disk is full; free space, the service resumes by itself.", retry_after_s=30)
-    if error.connection_invalidated or (state or "").startswith(("08", "57")):
+    unreachable = isinstance(error, OperationalError) and code is None and state is None
+    if unreachable or error.connection_invalidated or (state or "").startswith(("08", "53", "57")):
         return Overloaded("The database does not answer; send the request again.", retry_after_s=2)
     return None
 
@@ -318,6 +357,7 @@ def _schema_version(session: ReadSession) -> str | None:
     return MigrationContext.configure(session).get_current_revision()
 
 
+@cache
 def _newest_version() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 

@@ -208,10 +208,8 @@ class GrokClient:
         if choice.finish_reason == "length":
             raise GrokTooLarge("xAI cut the answer off at its length limit.")
         content = choice.message.content
-        if choice.message.refusal or choice.finish_reason == "content_filter":
-            raise GrokRefused("xAI refused to judge the text.")
-        if not content:
-            raise GrokUnavailable("xAI sent an empty answer.")
+        if choice.message.refusal or not content or choice.finish_reason == "content_filter":
+            raise GrokRefused("xAI refused to judge the text.")  # an empty content is how it refuses without saying so
         raw_answer = redact(content[:_KEPT_CHARS])
         try:
             reply = self._prompt.read_reply(content, expected=ids)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx2
 import uvicorn
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes.api)
     app.include_router(routes.router)
     _shorten(app, routes.taking_in)
+    _correct_openapi(app)
     _add_error_handlers(app)
     _add_middleware(app, settings)
     return app
@@ -184,6 +186,33 @@ def _shorten(app: FastAPI, router: APIRouter) -> None:
     for route in router.routes:
         assert isinstance(route, APIRoute)
         app.router.routes.insert(0, Route(route.path, route.endpoint, methods=["POST"]))
+
+
+def _correct_openapi(app: FastAPI) -> None:
+    """Say what is true of errors: their media type, and that a wrong parameter is a 400, never FastAPI's 422."""
+    generate = app.openapi
+
+    def corrected() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document: dict[str, Any] = generate()
+            paths: dict[str, dict[str, Any]] = document["paths"]
+            for operation in (operation for path in paths.values() for operation in path.values()):
+                _correct_responses(operation["responses"])
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = corrected  # type: ignore[method-assign]  # the way FastAPI's documentation gives
+
+
+def _correct_responses(responses: dict[str, Any]) -> None:
+    for status, response in list(responses.items()):
+        content = response.get("content", {})
+        if status == "422" and "HTTPValidationError" in str(content):
+            del responses[status]
+        elif status >= "400":
+            response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

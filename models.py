@@ -179,7 +179,7 @@ class InsightRow(Base):
 
 
 class InsightTopic(Base):
-    """One topic of one insight; the time is copied so that a topic's page walks this table alone."""
+    """One topic of one insight; the time is copied so that a time range narrows a topic without a join."""
 
     __tablename__ = "insight_topics"
 

@@ -8,6 +8,7 @@ from schemas import SkipReason
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _MENTION = re.compile(r"@\w{1,50}")
 _EMOTICON = re.compile(r"[:;=xX][-'^o]?[()\[\]{}DPp/\\|*]|<3|[()][-'^]?[:;=]")
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers: letters and a symbol that show nothing
 
 
 def why_skip(text: str) -> SkipReason | None:
@@ -29,8 +30,8 @@ def why_skip(text: str) -> SkipReason | None:
 
 def _speaks(character: str) -> bool:
     kind = unicodedata.category(character)
-    return kind[0] == "L" or kind in {"So", "Sk"}
+    return (kind[0] == "L" or kind in {"So", "Sk"}) and character not in _BLANKS
 
 
 def _is_visible(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PSN"
+    return unicodedata.category(character)[0] in "PSN" and character not in _BLANKS

@@ -74,7 +74,9 @@ async def _provide_state(request: Request) -> State:
 
 
 StateDep = Annotated[State, Depends(_provide_state)]
-ConversationId = Annotated[str, Path(max_length=64, examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])]
+ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
+    str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
+]
 
 
 def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
@@ -89,8 +91,7 @@ def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"model": schemas.Problem, "content": content} for status in statuses}
+    return {status: {"model": schemas.Problem} for status in statuses}
 
 
 router = APIRouter()

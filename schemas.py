@@ -65,16 +65,21 @@ def parse_time(value: object) -> datetime:
 
     A blank before the offset is read as the `+` that a query string lost. Raises ValueError with what to send instead.
     """
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
-    if not isinstance(value, str) or len(value) > 64:
-        raise ValueError("must be an ISO 8601 text such as 2025-01-20T10:00:00Z")
-    text = _UNENCODED_PLUS.sub("+", value.strip()) if "T" in value else value.strip()
     try:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value.astimezone(UTC)
+        if not isinstance(value, str) or len(value) > 64:
+            raise ValueError("no text")
+        text = _UNENCODED_PLUS.sub("+", value.strip()) if "T" in value else value.strip()
+        if text.isdecimal() and len(text) != len("20250120"):
+            raise ValueError("1610111230507 is milliseconds since 1970; fromisoformat makes it the year 1610")
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("must be an ISO 8601 text such as 2025-01-20T10:00:00Z, of the years 1 to 9999") from None
+
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON has it; after a backslash of its own it is only text
 
 
 def _refuse_nul(value: str) -> str:
@@ -87,12 +92,12 @@ def _check_raw_data(value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is None:
         return None
     try:
-        stored = orjson.dumps(value)
+        stored = orjson.dumps([[[[value]]]])[4:-4]  # within an answer it lies deeper, and must still be readable there
     except orjson.JSONEncodeError:
         raise ValueError("must nest at most 250 levels deep and hold integers of at most 64 bits") from None
     if len(stored) > MAX_RAW_DATA_BYTES:
         raise ValueError(f"must be at most {MAX_RAW_DATA_BYTES // 1024} KB as JSON")
-    if b"\\u0000" in stored:
+    if _NUL.search(stored):
         raise ValueError("must not hold NUL characters; remove them")
     return value
 

@@ -1,7 +1,9 @@
 """The environment, read once and checked: a value out of range or an unknown name in `.env` stops the start."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -12,7 +14,9 @@ GrokMode = Literal["mock", "real"]
 class Settings(BaseSettings):
     """Every setting with its default, bounds and unit; `.env.example` and the README's table list the same names."""
 
-    model_config = SettingsConfigDict(env_file=".env", frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     grok_key: SecretStr | None = Field(
         default=None,
@@ -30,7 +34,9 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field(
-        default="sqlite+aiosqlite:///./insights.db", description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB."
+        default="sqlite+aiosqlite:///./insights.db",
+        repr=False,
+        description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DB.",
     )
     api_url: str = Field(default="http://localhost:8000", description="Where ingest_data.py sends conversations.")
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in the container.")
@@ -83,14 +89,22 @@ class Settings(BaseSettings):
             raise ValueError("every key needs at least 16 characters")
         return keys
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _refuse_what_is_no_network(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ip_network(network)
+        return networks
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if not self.min_batch_size <= self.start_batch_size <= self.max_batch_size:
             raise ValueError("MIN_BATCH_SIZE <= START_BATCH_SIZE <= MAX_BATCH_SIZE must hold")
         if self.grok_mode == "real" and self.grok_key is None:
             raise ValueError("GROK_MODE=real needs GROK_KEY; without a key use GROK_MODE=mock")
-        local = self.grok_base_url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
-        if not (self.grok_base_url.startswith("https://") or local):
+        address = urlsplit(self.grok_base_url)
+        local = address.scheme == "http" and address.hostname in {"127.0.0.1", "localhost", "::1"}
+        if not (local or (address.scheme == "https" and address.hostname)):
             raise ValueError("GROK_BASE_URL must be https://, or http:// to a loopback address")
         return self
 

@@ -18,7 +18,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Ids of teams and keys, and masked keys, as xAI's messages show them (XAI documents none of this: seen in its errors).
 _SECRETS = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\bxai?-?[\w-]*\*{2,}\w*|\bxai-[\w-]{8,}|\bteam-\d+",
-    re.I,
+    re.IGNORECASE,
 )
 
 
@@ -27,7 +27,11 @@ def configure_logging(level: str, *, environment: str) -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
     formatter = structlog.stdlib.ProcessorFormatter(
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _render_json],
-        foreign_pre_chain=[*_shared_processors(environment), structlog.stdlib.add_logger_name],
+        foreign_pre_chain=[
+            *_shared_processors(environment),
+            structlog.stdlib.add_logger_name,
+            structlog.processors.format_exc_info,
+        ],
     )
     logging.getLogger().handlers[0].setFormatter(formatter)
     for noisy in ("httpx2", "httpcore2", "alembic", "uvicorn.access"):
@@ -71,5 +75,6 @@ def _render_json(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> s
 def _render_json_bytes(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(dict(event), default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
-    except orjson.JSONEncodeError:  # a lone surrogate in a value; a log line must never raise
-        return json.dumps(dict(event), default=repr).encode()
+    except orjson.JSONEncodeError:  # a lone surrogate, a value that holds itself; a log line must never raise
+        plain = {str(key): value if isinstance(value, str | int) else repr(value) for key, value in event.items()}
+        return json.dumps(plain).encode()

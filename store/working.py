@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, case, insert, select, update
+from sqlalchemy import text as sql
 
 from database import WriteSession
 from errors import Conflict, NotFound
@@ -75,10 +76,11 @@ def claim_batch(session: WriteSession, *, limit: int, now: datetime, lease: time
         .order_by(Conversation.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")  # PostgreSQL runs a CTE once; a subquery it may run for every row, and then the limit holds nothing
     )
     statement = (
         update(Conversation)
-        .where(Conversation.id.in_(due.scalar_subquery()))
+        .where(Conversation.id.in_(select(due.c.id)))
         .values(
             status=Status.PROCESSING,
             due_at=now + lease,
@@ -154,7 +156,8 @@ def retry_conversation(session: WriteSession, conversation_id: str, *, now: date
 
 def retry_failed(session: WriteSession, *, now: datetime) -> int:
     """Send every failed conversation back to pending; returns how many."""
-    return session.execute(_retry_statement(now).where(Conversation.status == Status.FAILED)).rowcount
+    set_aside = sql("status IN ('failed', 'skipped')")  # the condition of the index, literally: SQLite needs it so
+    return session.execute(_retry_statement(now).where(Conversation.status == Status.FAILED, set_aside)).rowcount
 
 
 def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:

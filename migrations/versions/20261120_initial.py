@@ -7,7 +7,6 @@ from alembic import op
 
 from models import UtcDateTime
 
-
 revision: str = "20261120_initial"
 down_revision: str | None = None
 branch_labels: str | Sequence[str] | None = None
@@ -109,7 +108,8 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint(
-            "sentiment = CASE WHEN sentiment_score > 0.1 THEN 'positive' WHEN sentiment_score < -0.1 THEN 'negative' ELSE 'neutral' END",
+            "sentiment = CASE WHEN sentiment_score > 0.1 THEN 'positive'"
+            " WHEN sentiment_score < -0.1 THEN 'negative' ELSE 'neutral' END",
             name=op.f("ck_insights_sentiment_matches_score"),
         ),
         sa.CheckConstraint("confidence BETWEEN 0 AND 1", name=op.f("ck_insights_confidence_in_range")),

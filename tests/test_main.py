@@ -1,0 +1,153 @@
+"""How the process starts, refuses to start, and ends."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, Service, SocketXai, free_port, post_one, running_service, socket_xai, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def start(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start the service where it must refuse, and wait for its end."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py")],
+        cwd=folder,
+        env={"TOPICS_FILE": str(ROOT / "topics.yaml"), "PORT": str(free_port()), **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        pytest.param({"PORT": "99999"}, "PORT", id="a port out of range"),
+        pytest.param({"BATCH_SIZE": "0"}, "BATCH_SIZE", id="a batch of nothing"),
+        pytest.param({"BATCH_SIZE": "ten"}, "BATCH_SIZE", id="a number in words"),
+        pytest.param({"GROK_MODE": "real"}, "GROK_KEY", id="real mode without a key"),
+        pytest.param({"GROK_BASE_URL": "http://example.com"}, "GROK_BASE_URL", id="a key sent in the clear"),
+        pytest.param({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL", id="another database"),
+        pytest.param({"DATABASE_URL": "sqlite://"}, "DATABASE_URL", id="a database in memory"),
+        pytest.param({"MIN_BATCH_SIZE": "50"}, "MIN_BATCH_SIZE", id="a smallest above the start"),
+        pytest.param({"API_KEYS": "short"}, "API_KEYS", id="a short key"),
+        pytest.param({"TOPICS_FILE": "nowhere.yaml"}, "nowhere.yaml", id="no topics"),
+        pytest.param({"TRUSTED_PROXIES": "everybody"}, "everybody", id="a network that is none"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(
+    tmp_path: Path, environment: dict[str, str], named: str
+) -> None:
+    ended = start(tmp_path, **environment)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("The service cannot start:\n")
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_name_in_the_env_file_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GROK_KEI=xai-secret-4711\n")
+
+    ended = start(tmp_path)
+
+    assert ended.returncode == 2
+    assert "GROK_KEI" in ended.stderr
+    assert "xai-secret-4711" not in ended.stderr
+
+
+def test_a_secret_that_is_refused_is_not_printed(tmp_path: Path) -> None:
+    ended = start(tmp_path, API_KEYS="secret-4711")
+
+    assert "secret-4711" not in ended.stderr
+
+
+@pytest.fixture
+def xai() -> Generator[SocketXai]:
+    with socket_xai() as running:
+        yield running
+
+
+def assert_nothing_in_hand(service: Service) -> None:
+    assert service.query("SELECT count(*) FROM conversations WHERE status = 'processing'") == [(0,)]
+
+
+def test_sigterm_at_rest_ends_at_once(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        took_s = service.stop()
+
+    assert took_s < 3
+
+
+@pytest.mark.slow
+def test_sigterm_while_a_call_hangs_ends_in_time_and_releases_what_is_in_hand(tmp_path: Path, xai: SocketXai) -> None:
+    xai.hang()
+    with running_service(tmp_path, **xai.environment) as service, service.client() as client:
+        one = post_one(client, "late parcel")
+        wait_until(lambda: bool(xai.payloads))
+        took_s = service.stop()
+
+    assert took_s <= 10
+    assert_nothing_in_hand(service)
+    assert service.query(f"SELECT status, attempts, rescues FROM conversations WHERE id = '{one}'") == [
+        ("pending", 0, 0)
+    ]
+
+
+@pytest.mark.slow
+def test_sigterm_with_half_a_body_and_a_hanging_call_still_ends_in_time(tmp_path: Path, xai: SocketXai) -> None:
+    xai.hang()
+    with running_service(tmp_path, **xai.environment) as service, service.client() as client:
+        post_one(client, "late parcel")
+        wait_until(lambda: bool(xai.payloads))
+        with socket.create_connection(("127.0.0.1", service.port)) as half:
+            half.sendall(
+                b"POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b'Content-Length: 100\r\n\r\n{"text": "'
+            )
+            time.sleep(0.2)
+            took_s = service.stop()
+
+    assert took_s <= 10
+    assert_nothing_in_hand(service)
+
+
+def test_what_was_released_is_analyzed_after_the_next_start(tmp_path: Path, xai: SocketXai) -> None:
+    xai.hang()
+    with running_service(tmp_path, **xai.environment) as service, service.client() as client:
+        post_one(client, "late parcel")
+        wait_until(lambda: bool(xai.payloads))
+        service.kill()
+
+    with running_service(tmp_path) as again:
+        wait_until(lambda: again.query("SELECT status FROM conversations") == [("completed",)], within_s=3)
+
+    assert again.query("SELECT count(*) FROM insights") == [(1,)]
+
+
+def test_a_request_under_way_at_sigterm_is_answered(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        answers: list[int] = []
+
+        def post() -> None:
+            with service.client() as client:
+                items = [{"text": f"late parcel {number}"} for number in range(500)]
+                answers.append(client.post("/api/v1/conversations/bulk", json={"conversations": items}).status_code)
+
+        posting = threading.Thread(target=post)
+        posting.start()
+        wait_until(lambda: bool(answers) or service.query("SELECT 1 FROM conversations LIMIT 1") == [(1,)])
+        service.stop()
+        posting.join()
+
+    assert answers == [202]
+    assert_nothing_in_hand(service)

@@ -1,0 +1,275 @@
+"""From a POST to an insight over real sockets: what xAI's troubles do to the rows, and what the log tells of each."""
+
+import time
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.harness import (
+    GOOD_KEY,
+    Json,
+    Service,
+    SocketXai,
+    completion,
+    good_answer,
+    items_of,
+    post_one,
+    react_well,
+    result_for,
+    running_service,
+    score_of,
+    socket_xai,
+    texts_of,
+    wait_for_status,
+    wait_until,
+)
+
+pytestmark = pytest.mark.integration
+
+ONE, BULK, INSIGHTS = "/api/v1/conversations", "/api/v1/conversations/bulk", "/api/v1/insights"
+CANARY = "canary4711"
+SWIFT = {
+    "CIRCUIT_BREAKER_COOLDOWN_SECONDS": "0.2",
+    "ERROR_THRESHOLD": "1",  # no call is tried again inside the client: the queue waits instead
+    "POLL_INTERVAL_SECONDS": "0.1",
+    "GROK_CALLS_PER_SECOND": "1000",
+    "MAX_BATCH_SIZE": "5",
+}
+
+
+@pytest.fixture(scope="module")
+def xai() -> Generator[SocketXai]:
+    with socket_xai() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, xai: SocketXai) -> Generator[Service]:
+    with running_service(tmp_path_factory.mktemp("pipeline"), **SWIFT, **xai.environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Generator[httpx2.Client]:
+    with service.client() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def well(xai: SocketXai) -> Generator[None]:
+    """Every test begins and ends with a healthy xAI."""
+    yield
+    xai.reaction = react_well
+
+
+def load(client: httpx2.Client, name: str, count: int) -> dict[str, str]:
+    """Send `count` conversations in bulk; their texts by id."""
+    texts = [f"{name}: parcel {number} is late {CANARY}" for number in range(count)]
+    results = client.post(BULK, json={"conversations": [{"text": text} for text in texts]}).json()["results"]
+    return {result["conversation_id"]: text for result, text in zip(results, texts, strict=True)}
+
+
+def statuses(client: httpx2.Client, ids: dict[str, str]) -> Counter[str]:
+    return Counter(client.get(f"{ONE}/{one}").json()["status"] for one in ids)
+
+
+def wait_for_all(client: httpx2.Client, ids: dict[str, str], status: str = "completed") -> None:
+    wait_until(lambda: statuses(client, ids) == {status: len(ids)}, within_s=20)
+
+
+def assert_own_insights(client: httpx2.Client, ids: dict[str, str]) -> None:
+    for one, text in ids.items():
+        assert client.get(f"{ONE}/{one}").json()["insight"]["sentiment_score"] == score_of(text)
+
+
+def test_every_text_gets_the_insight_that_belongs_to_it(client: httpx2.Client) -> None:
+    ids = load(client, "fine", 100)
+
+    wait_for_all(client, ids)
+
+    assert_own_insights(client, ids)
+
+
+def test_an_insight_is_readable_soon_after_the_post(client: httpx2.Client) -> None:
+    wait_until(lambda: client.get("/health").json()["queue_size"] == 0)
+    started = time.monotonic()
+
+    one = post_one(client, f"late parcel {CANARY}")
+    wait_for_status(client, one, "completed")
+
+    assert time.monotonic() - started < 1
+
+
+def test_the_key_travels_to_xai_and_nowhere_else(client: httpx2.Client, service: Service, xai: SocketXai) -> None:
+    wait_for_status(client, post_one(client, "late parcel"), "completed")
+
+    assert GOOD_KEY not in str(xai.payloads)
+    assert GOOD_KEY not in service.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(502, "<html>bad gateway</html>", id="a bad gateway"),
+        pytest.param(429, {"error": "The model is currently at capacity due to high demand."}, id="no capacity"),
+        pytest.param(200, "", id="an empty answer"),
+    ],
+)
+def test_while_xai_is_down_nothing_fails_and_afterwards_all_is_done(
+    client: httpx2.Client, xai: SocketXai, status: int, body: Json | str
+) -> None:
+    xai.reaction = lambda _payload: (status, body)
+    ids = load(client, f"outage {status}", 20)
+    time.sleep(1.5)
+    during = statuses(client, ids)
+
+    xai.reaction = react_well
+    wait_for_all(client, ids)
+
+    assert set(during) <= {"pending", "processing"}
+    assert {client.get(f"{ONE}/{one}").json()["attempts"] for one in ids} == {0}
+    assert_own_insights(client, ids)
+
+
+def test_no_call_goes_out_within_a_told_wait(client: httpx2.Client, xai: SocketXai) -> None:
+    xai.reaction = lambda _payload: (429, {"error": "Too many requests for team x. Resets in: 2s"})
+    called = len(xai.payloads)
+    ids = load(client, "throttled", 5)
+    wait_until(lambda: len(xai.payloads) > called)
+    xai.reaction = react_well
+    throttled_at, called = time.monotonic(), len(xai.payloads)
+
+    wait_until(lambda: len(xai.payloads) > called)
+    waited_s = time.monotonic() - throttled_at
+
+    wait_for_all(client, ids)
+    assert waited_s > 1.7
+
+
+def test_a_refused_text_fails_alone_and_can_be_sent_back(client: httpx2.Client, xai: SocketXai) -> None:
+    def refuse(payload: Json) -> tuple[int, Json | str]:
+        if any("guilty" in text for text in texts_of(payload)):
+            return 403, {"error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"}
+        return 200, good_answer(payload)
+
+    xai.reaction = refuse
+    ids = load(client, "innocent", 9)
+    guilty = post_one(client, "guilty of something")
+    failed = wait_for_status(client, guilty, "failed")
+    wait_for_all(client, ids)
+
+    xai.reaction = react_well
+    answer = client.post(f"{ONE}/{guilty}/retry")
+    again = wait_for_status(client, guilty, "completed")
+
+    assert (failed["error_code"], "insight" in failed, failed["insight"]) == ("content_filtered", True, None)
+    assert (answer.status_code, answer.json()["retried"]) == (202, 1)
+    assert again["error"] is None
+
+
+def test_unusable_answers_are_asked_for_again_alone_and_then_fail(client: httpx2.Client, xai: SocketXai) -> None:
+    def garble(payload: Json) -> tuple[int, Json | str]:
+        results = [result_for(item, **_garbled(item["text"])) for item in items_of(payload)]
+        return 200, completion('{"results": ' + str(results).replace("'", '"') + "}")
+
+    xai.reaction = garble
+    ids = load(client, "sane", 4)
+    garbled = post_one(client, "garbled text")
+    failed = wait_for_status(client, garbled, "failed", within_s=20)
+    wait_for_all(client, ids)
+
+    asked = [texts_of(payload) for payload in xai.payloads if "garbled text" in texts_of(payload)]
+    assert (failed["error_code"], failed["attempts"], len(asked)) == ("reply_invalid", 3, 3)
+    assert asked[1:] == [["garbled text"], ["garbled text"]]
+    assert_own_insights(client, ids)
+
+
+def test_a_text_that_is_always_answered_with_nothing_holds_up_nobody(client: httpx2.Client, xai: SocketXai) -> None:
+    def say_nothing(payload: Json) -> tuple[int, Json | str]:
+        return (200, completion("")) if "void" in texts_of(payload) else react_well(payload)
+
+    xai.reaction = say_nothing
+    void = post_one(client, "void")
+    ids = load(client, "beside it", 12)
+
+    wait_for_all(client, ids)
+
+    assert wait_for_status(client, void, "failed", within_s=20)["error_code"] == "content_filtered"
+
+
+def _garbled(text: str) -> dict[str, Any]:
+    return {"sentiment_score": 42} if "garbled" in text else {}
+
+
+def test_all_failed_ones_are_sent_back_at_once(client: httpx2.Client, xai: SocketXai) -> None:
+    xai.reaction = lambda _payload: (422, "Failed to deserialize the JSON body")
+    ids = load(client, "rejected", 7)
+    wait_for_all(client, ids, "failed")
+    xai.reaction = react_well
+
+    answer = client.post(f"{ONE}/retry")
+    wait_for_all(client, ids)
+
+    assert answer.json()["retried"] >= 7
+    assert client.get(ONE, params={"status": "failed"}).json()["conversations"] == []
+
+
+def test_crossed_missing_and_foreign_results_never_reach_another_row(client: httpx2.Client, xai: SocketXai) -> None:
+    def disturb(payload: Json) -> tuple[int, Json | str]:
+        results = [result_for(item) for item in reversed(items_of(payload))]
+        if len(results) > 2:
+            results = [*results[1:], {**results[1], "id": 7}, results[-1]]
+        return 200, completion("```json\n" + str({"results": results}).replace("'", '"') + "\n```")
+
+    xai.reaction = disturb
+    ids = load(client, "disturbed", 15)
+
+    wait_for_all(client, ids)
+
+    assert_own_insights(client, ids)
+
+
+def test_the_totals_agree_after_all_of_it(client: httpx2.Client, service: Service) -> None:
+    wait_until(lambda: client.get("/health").json()["queue_size"] == 0, within_s=20)
+
+    [(completed, insights)] = service.query(
+        "SELECT (SELECT count(*) FROM conversations WHERE status = 'completed'), (SELECT count(*) FROM insights)"
+    )
+    total = client.get(INSIGHTS, params={"limit": 1}).json()["metadata"]["total_count"]
+    assert completed == insights == total
+
+
+def test_the_log_says_what_each_row_went_through(client: httpx2.Client, service: Service) -> None:
+    skipped = post_one(client, "https://t.co/x")
+    wait_for_status(client, skipped, "skipped")
+
+    events = {line["event"] for line in service.log_lines() if "conversation_id" in line}
+    trail = [line for line in service.log_lines() if line.get("conversation_id") == skipped]
+
+    assert events >= {"conversation_completed", "conversation_skipped", "conversation_failed", "conversation_released"}
+    assert [(line["event"], line["reason"]) for line in trail] == [("conversation_skipped", "link_only")]
+    assert trail[0]["since_accepted_ms"] >= 0
+
+
+def test_the_log_never_holds_a_text(service: Service) -> None:
+    log = service.log.read_text()
+
+    assert CANARY not in log
+    assert "garbled text" not in log
+    assert "guilty of something" not in log
+
+
+def test_a_statement_that_fails_does_not_put_the_text_into_the_log(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service, service.client() as client:
+        service.query(
+            "CREATE TRIGGER refuse BEFORE INSERT ON conversations BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+        )
+        answer = client.post(ONE, json={"text": f"late parcel {CANARY}", "author": CANARY})
+
+    assert answer.status_code == 500
+    assert "refused by the test" in service.log.read_text()
+    assert CANARY not in service.log.read_text()

@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry import redact
+
+ROOT = Path(__file__).parent.parent
+TEAM = "5f0b1b52-7c1e-4a53-9e0b-0d3b6f0e2a11"
+
+
+def log_lines(statements: str, *, level: str = "INFO") -> list[dict[str, Any]]:
+    """What a process of its own writes: the setup of logs is global and for good."""
+    setup = (
+        "import logging, datetime\n"
+        "from telemetry import configure_logging, get_logger, request_id\n"
+        f"configure_logging({level!r}, environment='test')\n"
+        "log = get_logger()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", setup + statements], capture_output=True, check=True, cwd=ROOT
+    )
+    assert run.stdout == b""
+    return [json.loads(line) for line in run.stderr.split(b"\n") if line]
+
+
+@pytest.mark.integration
+def test_a_line_is_an_object_that_says_what_when_and_where() -> None:
+    [line] = log_lines("log.info('started', port=8000)")
+
+    assert (line["event"], line["level"], line["environment"], line["port"]) == ("started", "info", "test", 8000)
+    assert line["time"].endswith("Z")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        pytest.param("'\\ud800'", "\ud800", id="a lone surrogate"),
+        pytest.param("'one\\ntwo\\r\\n\\x1b[31m'", "one\ntwo\r\n\x1b[31m", id="line breaks and control characters"),
+        pytest.param("'\\u2028\\x85'", "\u2028\x85", id="line breaks of Unicode"),
+        pytest.param("2**70", 2**70, id="an integer of more than 64 bits"),
+        pytest.param("float('nan')", None, id="a number that is none"),
+        pytest.param("{1: 'a', None: 'b'}", {"1": "a", "null": "b"}, id="keys that are no strings"),
+        pytest.param("ValueError('no')", "ValueError('no')", id="an object"),
+        pytest.param("b'bytes'", "b'bytes'", id="bytes"),
+        pytest.param(
+            "datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)", "2026-03-01T00:00:00Z", id="a moment in UTC"
+        ),
+    ],
+)
+def test_any_value_makes_one_line_and_survives(value: str, written: object) -> None:
+    first, last = log_lines(f"log.info('first', value={value})\nlog.info('last')")
+
+    assert first["value"] == written
+    assert last["event"] == "last"
+
+
+@pytest.mark.integration
+def test_a_value_that_holds_itself_does_not_break_the_log() -> None:
+    lines = log_lines("loop = {}\nloop['loop'] = loop\nlog.info('first', value=loop)\nlog.info('last')")
+
+    assert [line["event"] for line in lines] == ["first", "last"]
+
+
+@pytest.mark.integration
+def test_libraries_write_the_same_lines() -> None:
+    [line] = log_lines("logging.getLogger('uvicorn.error').warning('broken %s', 'pipe\\nagain')")
+
+    assert (line["event"], line["level"], line["logger"]) == ("broken pipe\nagain", "warning", "uvicorn.error")
+    assert line["environment"] == "test"
+
+
+@pytest.mark.integration
+def test_a_traceback_stays_in_its_line() -> None:
+    ours, theirs = log_lines(
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n"
+        "    log.exception('failed')\n    logging.getLogger('library').exception('failed')"
+    )
+
+    assert "ZeroDivisionError" in ours["exception"]
+    assert "ZeroDivisionError" in theirs["exception"]
+
+
+@pytest.mark.integration
+def test_a_line_names_the_request_it_belongs_to() -> None:
+    lines = log_lines("log.info('outside')\nrequest_id.set('abc')\nlog.info('inside')\nlogging.warning('library')")
+
+    assert [line.get("request_id") for line in lines] == [None, "abc", "abc"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("level", "events"),
+    [("DEBUG", ["debug", "info", "warning"]), ("INFO", ["info", "warning"]), ("WARNING", ["warning"])],
+)
+def test_what_is_below_the_level_is_not_written(level: str, events: list[str]) -> None:
+    lines = log_lines("log.debug('debug')\nlog.info('info')\nlog.warning('warning')", level=level)
+
+    assert [line["event"] for line in lines] == events
+
+
+@pytest.mark.integration
+def test_a_conversation_with_xai_is_not_logged_by_its_library() -> None:
+    quiet = ("httpx2", "httpcore2", "alembic", "uvicorn.access")
+
+    assert log_lines("\n".join(f"logging.getLogger({name!r}).info('GET /')" for name in quiet), level="DEBUG") == []
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("said", "secret"),
+    [
+        pytest.param(f"Team {TEAM} has no credits", TEAM, id="a team's id"),
+        pytest.param(f"Team {TEAM.upper()} has no credits", TEAM.upper(), id="a team's id in capitals"),
+        pytest.param("Incorrect API key: xai-abcdefgh12345678", "abcdefgh12345678", id="a key"),
+        pytest.param("Incorrect API key: xa***2k", "xa***2k", id="a masked key"),
+        pytest.param("Incorrect API key: xai-AB****wxyz.", "wxyz", id="a key masked in the middle"),
+        pytest.param("see team-123456", "team-123456", id="a team's number"),
+        pytest.param(f"{TEAM} and {TEAM}", TEAM, id="twice"),
+    ],
+)
+def test_ids_and_keys_are_taken_out_of_what_xai_said(said: str, secret: str) -> None:
+    assert secret not in redact(said)
+    assert "[redacted]" in redact(said)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "said", ["", "The model grok-4.3 does not exist", "xai is slow", "2026-03-01T12:00:00Z", "5 ** 2"]
+)
+def test_what_is_no_secret_stays(said: str) -> None:
+    assert redact(said) == said
