@@ -28,7 +28,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
-from errors import DatabaseBusy, InsightsError, Overloaded, StorageFull
+from errors import DatabaseBusy, Draining, InsightsError, Overloaded, StorageFull
 from telemetry import get_logger
 
 ReadSession = NewType("ReadSession", Connection)  # queries take this
@@ -107,7 +107,7 @@ class Database:
         unit over: it commits all the same.
         """
         if self._closed or self._loop is None:
-            raise Overloaded("The service is shutting down; send the request again in a moment.")
+            raise Draining("The service is shutting down; send the request again in a moment.")
         job = _Job(unit, self._loop.create_future())
         self._jobs.put(job)
         value: T = await job.answered
@@ -116,7 +116,7 @@ class Database:
     async def read(self, unit: Callable[[ReadSession], T]) -> T:
         """The value of `unit`, all of whose statements see one snapshot."""
         if self._closed or self._loop is None:
-            raise Overloaded("The service is shutting down; send the request again in a moment.")
+            raise Draining("The service is shutting down; send the request again in a moment.")
         return await self._loop.run_in_executor(self._readers, self._read, unit)
 
     async def schema_is_current(self) -> bool:

@@ -329,6 +329,8 @@ def _complete_report(report: FileReport, journal: Journal, *, repairs: Counter[s
     report.accepted_count, report.duplicate_count = tally.accepted_count, tally.duplicate_count
     report.rejected_count, report.repairs = tally.rejected_count, repairs
     report.reasons = journal.reasons
+    if tally.version_count:
+        report.notes.append(f"{tally.version_count} rows have an id stored before with other content: kept as versions")
     if tally.rejected_count:
         report.notes.append(f"{tally.rejected_count} rejected rows, with the reason of each: {journal.rejected_path}")
 

@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Conversations in, insights out: what customers are unhappy about, and since when.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would be built from the Host header, which anyone can write
     )
     app.include_router(routes.taking_in)
     app.include_router(routes.api)
@@ -227,7 +228,11 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Link", "Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(RequestLog)
 

@@ -1,6 +1,7 @@
 """HTTP in and out: each handler reads the request, calls one function of the store or the queries, and answers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -220,14 +221,17 @@ async def find_insights(request: Request, query: Annotated[InsightQuery, Query()
 
 @router.get("/health", response_model=schemas.Health, summary="Is the process alive?", tags=["operations"])
 async def health(state: StateDep) -> Response:
-    try:
-        queue_size: int | None = await state["database"].read(queries.queue_depth)
-    except Overloaded:
-        queue_size = None
+    now = datetime.now(UTC)
+    queue_size: int | None = None
+    due_since: datetime | None = None
+    with suppress(Overloaded):  # a database that does not answer is told below
+        queue_size = await state["database"].read(queries.queue_depth)
+        due_since = await state["database"].read(partial(queries.oldest_due, now=now))
     running = state["worker_running"]()
     answer: schemas.Health = {
         "status": "ok" if running and queue_size is not None else "degraded",
         "queue_size": queue_size,
+        "oldest_due_seconds": None if due_since is None else round((now - due_since).total_seconds(), 3),
         "worker_running": running,
         "grok_mode": state["grok_mode"],
     }
@@ -281,7 +285,7 @@ def _validate_items(sent: Sent) -> tuple[dict[int, BulkItemResult], dict[int, Co
                 raise BodyTooLarge("One conversation may have at most 1 MB.")
             valid[index] = _validate(ConversationIn, value)
         except (InvalidSchema, BodyTooLarge) as error:
-            results[index] = {"index": index, "status": "invalid", "details": error.details}
+            results[index] = {"index": index, "status": "invalid", "error": error.code, "details": error.details}
     return results, valid
 
 
@@ -301,7 +305,7 @@ def _split_items(sent: Sent) -> Sequence[Any]:
 def _item_result(index: int, outcome: store.Accepted) -> BulkItemResult:
     if outcome.result == "conflict":
         details = "Its external_id was stored with other content; use another, or send the same content."
-        return {"index": index, "status": "invalid", "details": details}
+        return {"index": index, "status": "invalid", "error": Conflict.code, "details": details}
     return {"index": index, "status": outcome.result, "conversation_id": outcome.conversation_id}
 
 

@@ -293,6 +293,7 @@ class BulkItemResult(TypedDict):
     index: int
     status: Literal["accepted", "duplicate", "invalid"]
     conversation_id: NotRequired[str]
+    error: NotRequired[str]
     details: NotRequired[str]
 
 
@@ -310,8 +311,11 @@ class Retried(TypedDict):
 
 
 class Health(TypedDict):
+    """`oldest_due_seconds`: how long the longest waiting conversation has been due; null when none is."""
+
     status: Literal["ok", "degraded"]
     queue_size: int | None
+    oldest_due_seconds: float | None
     worker_running: bool
     grok_mode: str
 

@@ -1,6 +1,7 @@
 """Bulk POSTs to the service, several at a time: refusals become values, waits are obeyed, faults are retried."""
 
 import asyncio
+import hashlib
 import random
 import time
 from collections import deque
@@ -15,6 +16,8 @@ import orjson
 
 MAX_BATCH_ITEMS = 500  # what the service takes
 _MAX_BATCH_BYTES = 4 * 1024 * 1024  # it takes 8 MB
+_MAX_ID_CHARS = 255
+_VERSION_MARK = "~~"  # one "~" marks the versions of an id within one file
 _REQUEST_TIMEOUT_S = 60.0
 _BACKOFF_S = (0.2, 5.0)
 _WAIT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
@@ -51,11 +54,13 @@ class Outcome:
 
     accepted_count: int = 0
     duplicate_count: int = 0
+    version_count: int = 0  # of the accepted: their id was taken by other content
     refusals: list[Refusal] = field(default_factory=list[Refusal])
 
     def add(self, other: "Outcome") -> None:
         self.accepted_count += other.accepted_count
         self.duplicate_count += other.duplicate_count
+        self.version_count += other.version_count
         self.refusals.extend(other.refusals)
 
 
@@ -110,7 +115,10 @@ class BulkClient:
         answer = await self._exchange(items)
         results = _read_results(answer)
         if results is not None and len(results) == len(items):
-            return _judge(items, results)
+            outcome, conflicts = _judge(items, results)
+            if conflicts:
+                await self._post_versions(conflicts, outcome)
+            return outcome
         if answer.status_code < 300:
             raise ServiceRefusedError(f"the answer of {answer.url} is not that of the bulk endpoint; check API_URL.")
         if len(items) == 1:
@@ -119,6 +127,16 @@ class BulkClient:
         outcome = await self.post(items[:half])
         outcome.add(await self.post(items[half:]))
         return outcome
+
+    async def _post_versions(self, conflicts: list[Refusal], outcome: Outcome) -> None:
+        """Send again, under an id with the content's digest, what another file stored with other content."""
+        versions = [_as_version(refusal.item) for refusal in conflicts]
+        outcome.refusals.extend(
+            refusal for refusal, version in zip(conflicts, versions, strict=True) if version is None
+        )
+        answered = await self.post([version for version in versions if version is not None])
+        answered.version_count = answered.accepted_count
+        outcome.add(answered)
 
     async def _exchange(self, items: list[Item]) -> httpx2.Response:
         body = b'{"conversations":[' + b",".join(item.body for item in items) + b"]}"
@@ -264,8 +282,21 @@ def _sentence(answer: httpx2.Response) -> str:
     return str(said)[:500] if said else f"status {answer.status_code}"
 
 
-def _judge(items: list[Item], results: list[dict[str, object]]) -> Outcome:
-    outcome = Outcome()
+def _as_version(item: Item) -> Item | None:
+    """The item under an id of its own, the same at every load; None when it already has one."""
+    conversation: dict[str, object] = orjson.loads(item.body)
+    external_id = str(conversation.get("external_id", ""))
+    if not external_id or _VERSION_MARK in external_id:
+        return None
+    digest = hashlib.blake2b(item.body, digest_size=10).hexdigest()
+    longest = _MAX_ID_CHARS - len(_VERSION_MARK) - len(digest)
+    body = orjson.dumps({**conversation, "external_id": f"{external_id[:longest]}{_VERSION_MARK}{digest}"})
+    return Item(item.line, body)
+
+
+def _judge(items: list[Item], results: list[dict[str, object]]) -> tuple[Outcome, list[Refusal]]:
+    """What became of the items, and those refused only because their id is taken."""
+    outcome, conflicts = Outcome(), list[Refusal]()
     for position, result in enumerate(results):
         index = result.get("index", position)
         item = items[index] if isinstance(index, int) and 0 <= index < len(items) else items[position]
@@ -275,5 +306,6 @@ def _judge(items: list[Item], results: list[dict[str, object]]) -> Outcome:
             case "duplicate":
                 outcome.duplicate_count += 1
             case _:
-                outcome.refusals.append(Refusal(item, str(result.get("details") or "refused by the service")[:500]))
-    return outcome
+                refusal = Refusal(item, str(result.get("details") or "refused by the service")[:500])
+                (conflicts if result.get("error") == "conflict" else outcome.refusals).append(refusal)
+    return outcome, conflicts

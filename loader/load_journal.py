@@ -24,6 +24,7 @@ class Tally:
     accepted_count: int = 0
     duplicate_count: int = 0
     rejected_count: int = 0
+    version_count: int = 0
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Journal:
         self.tally.end = batch.end
         self.tally.accepted_count += outcome.accepted_count
         self.tally.duplicate_count += outcome.duplicate_count
+        self.tally.version_count += outcome.version_count
         self.tally.rejected_count += len(rejected)
         if monotonic() - self._committed_at > _COMMIT_INTERVAL_S or len(self._pending) > 1_000:
             self.commit()

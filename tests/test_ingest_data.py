@@ -52,7 +52,12 @@ class FakeService:
     def _take(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
         kept = self.stored.get(item["external_id"])
         if kept is not None and kept != item:
-            return {"index": index, "status": "invalid", "details": "external_id has other content"}
+            return {
+                "index": index,
+                "status": "invalid",
+                "error": "conflict",
+                "details": "external_id has other content",
+            }
         if "unwanted" in item["text"]:
             return {"index": index, "status": "invalid", "details": "the service does not want this"}
         self.stored[item["external_id"]] = item
@@ -157,6 +162,20 @@ def test_loading_again_stores_nothing_twice(
 
     assert (code, len(service.stored)) == (ExitCode.OK, 40)
     assert "40" in capsys.readouterr().out.split("duplicates")[1]
+
+
+def test_rows_that_another_file_has_otherwise_are_kept_as_versions(
+    service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_twcs(tmp_path / "first.csv", 20)
+    second = tmp_path / "second.csv"
+    second.write_text(first.read_text(encoding="utf-8").replace(",True,", ",TRUE,"), encoding="utf-8", newline="")
+    load(service, first)
+
+    codes = [load(service, second) for _ in range(2)]
+
+    assert (codes, len(service.stored)) == ([ExitCode.OK] * 2, 40)
+    assert capsys.readouterr().out.count("20 rows have an id stored before") == 1
 
 
 def test_equal_ids_of_unlike_files_do_not_meet(service: FakeService, tmp_path: Path) -> None:

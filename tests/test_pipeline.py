@@ -124,7 +124,7 @@ def test_while_xai_is_down_nothing_fails_and_afterwards_all_is_done(
 ) -> None:
     xai.reaction = lambda _payload: (status, body)
     ids = load(client, f"outage {status}", 20)
-    time.sleep(1.5)
+    time.sleep(0.8)
     during = statuses(client, ids)
 
     xai.reaction = react_well
