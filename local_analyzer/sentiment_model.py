@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast
+from zlib import crc32
 
 from local_analyzer.text_features import BUCKET_COUNT, Reading, pair_bucket, trait_bucket, word_buckets
 
@@ -68,6 +69,8 @@ def load_weights(path: Path) -> ModelWeights:
     if len(packed) != 3 * BUCKET_COUNT:
         raise ValueError(f"{path.name} has {len(packed)} bytes, not {3 * BUCKET_COUNT}; train it again.")
     fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if fields["weights_crc32"] != crc32(packed):
+        raise ValueError(f"{path.name} is not the file that its .json was made with; restore both, or train again.")
     calibrations: dict[Setting, Calibration] = {
         setting: _read_calibration(fields["settings"][setting]) for setting in SETTINGS
     }

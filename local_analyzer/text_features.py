@@ -63,6 +63,29 @@ _NEGATION_WORDS: Final = (
 _NEGATIONS: Final = frozenset(_NEGATION_WORDS.split())
 _CLAUSE_ENDS: Final = frozenset(["!", "!!", "?", "??", "!?", "?!", "..", "but", "pero", "mais", "aber", "mas", "ma"])
 
+# Words that say a bad thing has been put right, and words of relief; both are looked for outside a negation's reach.
+_MENDING_WORDS: Final = (
+    "fixed fixes sorted solved resolved restored repaired mended replaced refunded reimbursed credited waived "
+    "reversed exchanged swapped cured unlocked rebooked arrived found helped worked works back gone here "
+    "unblocked resuelto solucionado arreglado arregló solucionó llegó llegado devuelto funciona réglé résolu "
+    "réparé corrigé arrivé revenu remboursé remarche behoben gelöst geklärt repariert angekommen resolvido "
+    "resolveu corrigiu resolveram chegou voltou risolto sistemato arrivato tornato corretto"
+)
+_MENDING: Final = frozenset(_MENDING_WORDS.split())
+_RELIEF_WORDS: Final = (
+    "thanks thank thankyou thx ty cheers kudos props bravo hats impressed grateful appreciate appreciated well "
+    "relief relieved happy pleased glad brilliant perfect legend finally 👍 👌 🙌 🙏 ❤ 😊 🎉 gracias merci danke dank "
+    "obrigado obrigada valeu parabéns grazie bravi bravissimi klasse excelente"
+)
+_RELIEF: Final = frozenset(_RELIEF_WORDS.split())
+# what follows may be put right, but is not yet
+_OPEN_WORDS: Final = (
+    "still yet never nothing nobody not isn't wasn't hasn't haven't won't don't doesn't didn't can't cannot when "
+    "promised supposed waiting until worse only half ? ?? ?! !? sigue toujours immer ancora ainda continua"
+)
+_OPEN: Final = frozenset(_OPEN_WORDS.split())
+_MENDED_COPIES: Final = 4  # one piece among hundreds would be too faint to be learned
+
 Address = Literal["named", "masked", "none"]
 
 
@@ -84,7 +107,8 @@ def read(text: str) -> Reading:
     clean = _REPEATED.sub(r"\1\1", lowered)
     tokens = TOKEN.findall(clean)
     traits = _traits(masked, tokens, drawn_out=len(clean) != len(lowered), address=address)
-    return Reading(clean, tuple(_with_negation(tokens)), traits, address)
+    marked = tuple(_with_negation(tokens))
+    return Reading(clean, marked, (*traits, *_ending(marked)), address)
 
 
 def plain_text(text: str) -> str:
@@ -150,6 +174,17 @@ def _traits(masked: str, tokens: list[str], *, drawn_out: bool, address: Address
     if address == "named":
         traits.append("named")
     return tuple(traits)
+
+
+def _ending(marked: tuple[str, ...]) -> list[str]:
+    """How a complaint ended, as far as single words tell: words such as "refund" or "outage" say nothing of it."""
+    words = frozenset(marked)
+    if words.isdisjoint(_MENDING):
+        return []
+    if not words.isdisjoint(_OPEN):
+        return ["open"]
+    name = "mended" if words.isdisjoint(_RELIEF) else "mended, relieved"
+    return [f"{name} {copy}" for copy in range(_MENDED_COPIES)]
 
 
 def word_buckets(token: str) -> list[int]:

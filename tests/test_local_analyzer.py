@@ -1,5 +1,6 @@
 """The offline analyzer: right on plain complaints, in agreement with itself, and not to be broken by any string."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -291,6 +292,16 @@ def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\0" * 12)
 
     with pytest.raises(ValueError, match=r"weights\.bin has 12 bytes"):
+        LocalAnalyzer.load(tmp_path / "weights.bin", topic_patterns={})
+
+
+def test_weights_that_their_json_was_not_made_with_are_refused(tmp_path: Path) -> None:
+    changed = bytearray(WEIGHTS_PATH.read_bytes())
+    changed[0] ^= 1
+    (tmp_path / "weights.bin").write_bytes(changed)
+    shutil.copy(WEIGHTS_PATH.with_suffix(".json"), tmp_path)
+
+    with pytest.raises(ValueError, match=r"weights\.bin is not the file that its \.json was made with"):
         LocalAnalyzer.load(tmp_path / "weights.bin", topic_patterns={})
 
 

@@ -120,8 +120,9 @@ def expand(pattern: str, slots: dict[str, list[str]], rng: random.Random) -> str
     """One sentence of a pattern, its choices and slots filled at random."""
     while match := _CHOICE.search(pattern):
         pattern = pattern[: match.start()] + rng.choice(match[1].split("|")) + pattern[match.end() :]
-    text = _SLOT.sub(lambda match: rng.choice(slots[match[1]]), pattern)
-    return re.sub(r"\s+([,?!])", r"\1", re.sub(r"\s+", " ", text)).strip()
+    while _SLOT.search(pattern):  # the values of a slot may hold slots
+        pattern = _SLOT.sub(lambda match: rng.choice(slots[match[1]]), pattern)
+    return re.sub(r"\s+([,?!])", r"\1", re.sub(r"\s+", " ", pattern)).strip()
 
 
 def _dress(core: str, label: str, *, brands: list[str], rng: random.Random, english: bool) -> str:

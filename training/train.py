@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -122,8 +123,14 @@ def main() -> None:
         mix = TWEET_MIX if name == "public" else None
         settings[name] = fit_setting([(sums(rows), label_numbers(rows)) for rows in files], mix=mix)
         print(name, json.dumps(settings[name]))
-    options.output.write_bytes((weights.astype(np.int16) + 128).astype(np.uint8).tobytes())
-    described = {"step": step, "intercept": [round(float(value), 5) for value in intercept], "settings": settings}
+    packed = (weights.astype(np.int16) + 128).astype(np.uint8).tobytes()
+    options.output.write_bytes(packed)
+    described = {
+        "weights_crc32": zlib.crc32(packed),
+        "step": step,
+        "intercept": [round(float(value), 5) for value in intercept],
+        "settings": settings,
+    }
     options.output.with_suffix(".json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {options.output.name}, {weights.nbytes / 1e6:.2f} MB, in {time.perf_counter() - started:.0f} s")
 
