@@ -102,6 +102,7 @@ class BatchProcessor:
         self._woken = asyncio.Event()
         self._packs: set[asyncio.Task[None]] = set()
         self._in_hand: dict[str, Claim] = {}
+        self._next_due_at: datetime | None = None
         self.ticked_at: datetime | None = None
 
     def wake(self, requests: int = 1) -> None:
@@ -111,17 +112,15 @@ class BatchProcessor:
 
     async def run(self) -> None:
         """Work until `stop`; an error in the loop is logged and the loop goes on."""
-        helpers = [self._own_task(self._renew_leases(), "renew-leases"), self._own_task(self._purge(), "purge")]
+        self.ticked_at = self._now()
+        helpers = [
+            self._own_task(self._repeat(self._renew_leases, every_s=_RENEW_EVERY_S), "renew-leases"),
+            self._own_task(self._repeat(self._purge, every_s=_PURGE_EVERY_S), "purge"),
+        ]
         try:
             while not self._stopping.is_set():
-                try:
-                    await self._rest(await self.run_once())
-                except (Overloaded, StorageFull) as error:
-                    log.warning("processor_pauses", error=error.code)
-                    await self._rest(_AFTER_ERROR_S)
-                except Exception:
-                    log.exception("processor_failed")
-                    await self._rest(_AFTER_ERROR_S)
+                if not await self._survive(self._take_turn, "processor_failed"):
+                    await self._pause(_AFTER_ERROR_S)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -134,7 +133,6 @@ class BatchProcessor:
 
     async def run_once(self) -> float:
         """Claim one batch, if a call is free, and send it on its way; returns how long to rest, in seconds."""
-        self.ticked_at = self._now()
         self._woken.clear()
         await self._let_requests_pass()
         if not await self._own_queue():
@@ -149,7 +147,7 @@ class BatchProcessor:
         claims = await self._database.write(claim)
         self._pack_size.record_claim(full=len(claims) == wanted)
         if not claims:
-            return self._limits.poll_interval_s
+            return self._until_next_due()
         self._send_off(claims)
         return 0.0
 
@@ -157,6 +155,38 @@ class BatchProcessor:
         """Wait until every pack under way has been saved."""
         while self._packs:
             await self._wait_for_a_pack()
+
+    async def _take_turn(self) -> None:
+        rest_s = await self.run_once()
+        self.ticked_at = self._now()  # a turn that fails is no progress
+        await self._rest(rest_s)
+
+    async def _survive(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> bool:
+        """Whether `work` ended well; whatever it raises is logged, and the loop that called goes on."""
+        try:
+            await work()
+        except (Overloaded, StorageFull) as error:
+            log.warning(name, error=error.code)
+            return False
+        except Exception:
+            log.exception(name)
+            return False
+        return True
+
+    async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]], *, every_s: float) -> None:
+        while True:
+            await self._survive(work, "upkeep_failed")
+            await asyncio.sleep(every_s)
+
+    def _until_next_due(self) -> float:
+        """The poll, or less when a row that was released comes due before it."""
+        poll_s = self._limits.poll_interval_s
+        if self._next_due_at is None:
+            return poll_s
+        left_s = (self._next_due_at - self._now()).total_seconds()
+        if left_s <= 0:
+            self._next_due_at = None
+        return min(poll_s, max(left_s, _SHORTEST_REST_S))
 
     async def _let_requests_pass(self) -> None:
         """Requests come first: while many arrive, a batch starts only every 200 ms."""
@@ -173,7 +203,11 @@ class BatchProcessor:
             return True
         if not self._queue_lock.acquire():
             return False
-        abandoned = await self._database.write(partial(store.release_abandoned, now=self._now()))
+        try:
+            abandoned = await self._database.write(partial(store.release_abandoned, now=self._now()))
+        except BaseException:
+            self._queue_lock.release()  # owning without releasing would leave those rows to their leases
+            raise
         log.info("queue_owned", abandoned=abandoned)
         return True
 
@@ -254,21 +288,22 @@ class BatchProcessor:
         refused = {claim.conversation_id for claim in fenced}
         for outcome in outcomes:
             self._in_hand.pop(outcome.claim.conversation_id, None)
+            if isinstance(outcome, Released):
+                self._note_due(outcome.due_at)
             _log_outcome(outcome, now=self._now(), fenced=outcome.claim.conversation_id in refused)
 
+    def _note_due(self, due_at: datetime) -> None:
+        if self._next_due_at is None or due_at < self._next_due_at:
+            self._next_due_at = due_at
+            self._woken.set()
+
     async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_EVERY_S)
-            if claims := list(self._in_hand.values()):
-                with suppress(Overloaded, StorageFull):  # tried again in 20 s, well before the lease ends
-                    until = self._now() + _LEASE
-                    await self._database.write(partial(store.renew_leases, claims=claims, until=until))
+        if claims := list(self._in_hand.values()):
+            until = self._now() + _LEASE
+            await self._database.write(partial(store.renew_leases, claims=claims, until=until))
 
     async def _purge(self) -> None:
-        while True:
-            with suppress(Overloaded, StorageFull):
-                await self._database.write(partial(store.purge_idempotency_keys, now=self._now()))
-            await asyncio.sleep(_PURGE_EVERY_S)
+        await self._database.write(partial(store.purge_idempotency_keys, now=self._now()))
 
     async def _hand_back(self) -> None:
         """Give what is under way a moment to end, then release every row that is still in hand."""

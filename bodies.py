@@ -40,7 +40,7 @@ def check_media_type(content_type: str | None, *allowed: str) -> str:
     """The media type, one of `allowed`. Raises: UnsupportedMediaType with the remedy."""
     media_type, _, parameters = (content_type or "").partition(";")
     media_type = media_type.strip().lower()
-    charset = parameters.partition("charset=")[2].strip(' "').lower()
+    charset = parameters.lower().partition("charset=")[2].partition(";")[0].strip(' "')
     if media_type not in allowed or charset not in {"", "utf-8", "utf8"}:
         raise UnsupportedMediaType(
             f"Send the header `Content-Type: {allowed[0]}` and UTF-8; with curl: -H 'Content-Type: {allowed[0]}'."

@@ -28,7 +28,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
-from errors import DatabaseBusy, Draining, InsightsError, Overloaded, StorageFull
+from errors import DatabaseBusy, Draining, InsightsError, Overloaded, StorageFull, StorageUnusable
 from telemetry import get_logger
 
 ReadSession = NewType("ReadSession", Connection)  # queries take this
@@ -43,6 +43,13 @@ _MOST_UNITS_A_COMMIT = 500
 _MOST_RUNS_OF_A_UNIT = 3  # each further one for a key that another replica stored meanwhile
 _CHECKPOINT_EVERY_S = 1.0
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
+_UNUSABLE_FILE = {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+}
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "fuse.sshfs", "afs"}
 
 
@@ -75,7 +82,10 @@ class Database:
     @classmethod
     def connect(cls, url: str, *, readers: int = 4) -> "Database":
         """Raises ValueError, with a sentence for the user, when `url` names no database that the service can use."""
-        return cls(parse_database_url(url), readers=readers)
+        try:
+            return cls(parse_database_url(url), readers=readers)
+        except ModuleNotFoundError as error:
+            raise ValueError("PostgreSQL needs its driver: .venv/bin/pip install 'psycopg[binary]'") from error
 
     async def open(self) -> None:
         """Bring the schema up to date and start the writer."""
@@ -347,6 +357,11 @@ def _translate(error: DBAPIError) -> InsightsError | None:
         return DatabaseBusy("The database is locked by another process; send the request again.", retry_after_s=1)
     if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or state == "53100":
         return StorageFull("The disk is full; free space, the service resumes by itself.", retry_after_s=30)
+    if code is not None and code & 0xFF in _UNUSABLE_FILE:
+        return StorageUnusable(
+            "The database file cannot be used (it is read-only, damaged, or no database); see the log.",
+            retry_after_s=30,
+        )
     unreachable = isinstance(error, OperationalError) and code is None and state is None
     if unreachable or error.connection_invalidated or (state or "").startswith(("08", "53", "57")):
         return Overloaded("The database does not answer; send the request again.", retry_after_s=2)

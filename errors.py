@@ -13,6 +13,7 @@ InsightsError                      status  code
   SlowBody                         408     request_timeout
   Overloaded                       503     overloaded
     DatabaseBusy                   503     database_busy
+    StorageUnusable                503     storage_unusable
     Draining                       503     draining
   StorageFull                      507     storage_full
   GrokError                                what an exchange with xAI can end in
@@ -98,6 +99,10 @@ class Overloaded(InsightsError):
 
 class DatabaseBusy(Overloaded):
     code = "database_busy"
+
+
+class StorageUnusable(Overloaded):
+    code = "storage_unusable"
 
 
 class Draining(Overloaded):

@@ -105,6 +105,7 @@ class GrokClient:
         self._places = asyncio.Semaphore(limits.max_concurrency)
         self._turn = asyncio.Lock()
         self._closed_until = 0.0
+        self.outage: GrokOutage | None = None  # a wrong key, no credits, a wrong model: until a call succeeds
         self._effort: str | None = "none"  # grok-4.3 reasons by default, at the price of reasoning
         self._conversation_id = str(uuid.uuid5(uuid.NAMESPACE_OID, prompt.version))
 
@@ -161,11 +162,14 @@ class GrokClient:
             self._breaker.forget_probe()
             raise
         self._breaker.record_success()
+        self.outage = None
         return answer
 
     def _close_lane(self, error: GrokOutage) -> None:
         rest_s = float(error.retry_after_s or (_FIRST_BACKOFF_S if isinstance(error, GrokThrottled) else _CLOSED_S))
         self._closed_until = max(self._closed_until, self._limits.monotonic() + rest_s)
+        if not isinstance(error, GrokThrottled):
+            self.outage = error
         log.warning("grok_lane_closed", error=error.code, reason=error.details, rest_s=rest_s)
 
     async def _exchange(self, texts: Sequence[str]) -> PackAnswer:
@@ -259,5 +263,7 @@ def _read_completion(body: str) -> _Completion:
         raise GrokUnavailable("xAI sent an empty answer.")
     try:
         return _Completion.model_validate(orjson.loads(body))
-    except (orjson.JSONDecodeError, ValidationError) as exc:
+    except orjson.JSONDecodeError as exc:
+        raise GrokUnavailable("Not xAI's API answered, but something on the way to it.") from exc
+    except ValidationError as exc:
         raise GrokReplyInvalid("The answer is no chat completion.", raw_answer=redact(body[:_KEPT_CHARS])) from exc

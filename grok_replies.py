@@ -42,6 +42,8 @@ _TABLE: tuple[tuple[frozenset[int], str, type[GrokError]], ...] = (
     (frozenset({400}), r"does not support parameter|`reasoning_effort` value", GrokParameterRefused),
     (frozenset({400}), r"maximum prompt length|context length|too large|too long", GrokTooLarge),
     (frozenset({413}), r"", GrokTooLarge),
+    (frozenset({404, 405, 407}), r"", GrokConfig),  # that is no xAI: a mistyped address, a proxy
+    (frozenset({408}), r"", GrokUnavailable),
     (frozenset({429}), r"at capacity", GrokUnavailable),
     (frozenset({429}), r"", GrokThrottled),
     (frozenset(_BAD_CERTIFICATE), r"", GrokConfig),

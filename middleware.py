@@ -3,6 +3,7 @@
 Plain ASGI callables: one built on Starlette's `BaseHTTPMiddleware` costs more than the rest of the stack together.
 """
 
+import asyncio
 import hashlib
 import ipaddress
 import itertools
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from functools import lru_cache
 from typing import Any
 
-from errors import InsightsError, RateLimitExceeded, Unauthorized
+from errors import Draining, InsightsError, RateLimitExceeded, Unauthorized
 from problems import MEDIA_TYPE, internal_error, to_body
 from rate_limiter import FairLimiter
 from telemetry import get_logger, request_id
@@ -61,6 +62,12 @@ class RequestLog:
             if status:  # the answer has begun: all that is left is to break it off
                 raise
             await send_error(internal_error(), send_with_id)
+        except asyncio.CancelledError:  # the service stops while the request is under way
+            if not status:
+                await send_error(
+                    Draining("The service is shutting down; send the request again in a moment."), send_with_id
+                )
+            raise
         finally:
             latency_ms = round((time.perf_counter() - started) * 1000, 2)
             log.info("request", method=scope["method"], route=_route_of(scope), status=status, latency_ms=latency_ms)
@@ -82,31 +89,33 @@ class ApiGate:
         if scope["type"] != "http" or not scope["path"].startswith(_API) or scope["method"] == "OPTIONS":
             await self._app(scope, receive, send)
             return
-        try:
-            client = self._identify(scope)
-            if (wait_s := self._limiter.admit(client)) > 0:
-                raise RateLimitExceeded(
-                    "Too many requests; send this one again after the wait.", retry_after_s=max(1, math.ceil(wait_s))
-                )
-        except InsightsError as error:
+        headers = dict(scope["headers"])
+        key = self._known_key(headers)
+        client = key or client_address(scope, headers, self._trusted_proxies)
+        if (error := self._refusal(client, known=key is not None)) is not None:
             await send_error(error, send)
             return
         scope.setdefault("state", {})["client"] = client
         await self._app(scope, receive, send)
 
-    def _identify(self, scope: Scope) -> str:
-        headers = dict(scope["headers"])
-        if self._key_hashes:
-            return self._check_key(headers)
-        return client_address(scope, headers, self._trusted_proxies)
+    def _refusal(self, client: str, *, known: bool) -> InsightsError | None:
+        """The limit comes first: guessing keys is limited too."""
+        if (wait_s := self._limiter.admit(client)) > 0:
+            return RateLimitExceeded(
+                "Too many requests; send this one again after the wait.", retry_after_s=max(1, math.ceil(wait_s))
+            )
+        if self._key_hashes and not known:
+            return Unauthorized("Send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+        return None
 
-    def _check_key(self, headers: dict[bytes, bytes]) -> str:
+    def _known_key(self, headers: dict[bytes, bytes]) -> str | None:
+        """The hash of the key that was sent, if it is one of ours."""
+        if not self._key_hashes:
+            return None
         bearer = headers.get(b"authorization", b"")
         key = headers.get(b"x-api-key") or (bearer[7:] if bearer[:7].lower() == b"bearer " else b"")
         digest = _hash(key.decode("latin-1"))
-        if not any(secrets.compare_digest(digest, known) for known in self._key_hashes):
-            raise Unauthorized("Send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        return digest
+        return digest if any(secrets.compare_digest(digest, known) for known in self._key_hashes) else None
 
 
 def client_address(scope: Scope, headers: dict[bytes, bytes], trusted_proxies: Sequence[Network]) -> str:

@@ -16,6 +16,7 @@ _INTERNAL = "An error of ours; report the request id. Trying again may help."
 _RULES = {
     "string_too_short": "must not be empty",
     "dict_type": "must be an object",
+    "string_pattern_mismatch": "does not have the form that it has here; take it from an answer of this service",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }

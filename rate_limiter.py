@@ -5,6 +5,9 @@ Pure state over an injected clock: nothing sleeps here, the caller waits for as 
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_LONGEST_PROMISE_S = 60.0
 
 
 class SlidingWindow:
@@ -39,7 +42,8 @@ class FairLimiter:
     """A sliding window that several clients share: alone, one may use all of it; together, each has an equal share.
 
     A client counts as present for `window_s` and 2 s more after its last try, admitted or not: long enough for one that
-    was told to come back (whole seconds) to find its share free.
+    was told to come back (whole seconds) to find its share free. Of many refused at once, each is promised a place of
+    its own, window after window.
     """
 
     def __init__(
@@ -50,28 +54,48 @@ class FairLimiter:
         self._monotonic = monotonic
         self._most_clients = most_clients
         self._all = SlidingWindow(limit, window_s=window_s, monotonic=monotonic)
-        self._present: OrderedDict[str, tuple[float, SlidingWindow]] = OrderedDict()  # least recently seen first
+        self._present: OrderedDict[str, _Client] = OrderedDict()  # least recently seen first
 
     def admit(self, client: str) -> float:
-        """0.0 when admitted; else the seconds after which a try of this client succeeds."""
+        """0.0 when admitted; else the seconds after which a try of this client succeeds, at most 60."""
         own = self._see(client)
         share = max(1, self._limit // len(self._present))
-        wait_s = max(own.wait_s(share), self._all.wait_s())
+        wait_s = max(own.window.wait_s(share), self._all.wait_s())
         if wait_s <= 0:
             self._all.admit()
-            own.admit()
-        return wait_s
+            own.window.admit()
+            return 0.0
+        return self._promise(own, share=share, wait_s=wait_s)
 
-    def _see(self, client: str) -> SlidingWindow:
+    def _promise(self, own: "_Client", *, share: int, wait_s: float) -> float:
         now = self._monotonic()
-        _, own = self._present.pop(client, (now, None))
-        self._present[client] = (
-            now,
-            own or SlidingWindow(self._limit, window_s=self._window_s, monotonic=self._monotonic),
+        while own.promised and own.promised[0] <= now:
+            own.promised.popleft()
+        if len(own.promised) >= share:
+            wait_s = max(wait_s, own.promised[-share] + self._window_s - now)
+        if wait_s <= _LONGEST_PROMISE_S:
+            own.promised.append(now + wait_s)
+        return min(wait_s, max(_LONGEST_PROMISE_S, self._window_s))
+
+    def _see(self, client: str) -> "_Client":
+        now = self._monotonic()
+        own = self._present.pop(client, None) or _Client(
+            now, SlidingWindow(self._limit, window_s=self._window_s, monotonic=self._monotonic)
         )
+        own.seen_at = now
+        self._present[client] = own
         while len(self._present) > self._most_clients or self._oldest_seen_at() < now - self._window_s - 2:
             self._present.popitem(last=False)
-        return self._present[client][1]
+        return own
 
     def _oldest_seen_at(self) -> float:
-        return next(iter(self._present.values()))[0]
+        return next(iter(self._present.values())).seen_at
+
+
+@dataclass(slots=True)
+class _Client:
+    """When a client was last seen, what it was given, and when it was told to come back (moments, rising)."""
+
+    seen_at: float
+    window: SlidingWindow
+    promised: deque[float] = field(default_factory=deque[float])

@@ -27,7 +27,7 @@ from bodies import (
     split_ndjson,
 )
 from database import Database
-from errors import BodyTooLarge, Conflict, InvalidSchema, Overloaded, RateLimitExceeded
+from errors import BodyTooLarge, Conflict, GrokOutage, InvalidSchema, Overloaded, RateLimitExceeded
 from intake import Intake
 from problems import MEDIA_TYPE, describe, invalid_schema, to_body
 from rate_limiter import FairLimiter
@@ -46,6 +46,7 @@ class State(TypedDict):
     retry_limiter: FairLimiter
     grok_mode: str
     worker_running: Callable[[], bool]
+    grok_outage: Callable[[], GrokOutage | None]
 
 
 class JSONAnswer(Response):
@@ -229,7 +230,7 @@ async def health(state: StateDep) -> Response:
         due_since = await state["database"].read(partial(queries.oldest_due, now=now))
     running = state["worker_running"]()
     answer: schemas.Health = {
-        "status": "ok" if running and queue_size is not None else "degraded",
+        "status": "ok" if running and queue_size is not None and state["grok_outage"]() is None else "degraded",
         "queue_size": queue_size,
         "oldest_due_seconds": None if due_since is None else round((now - due_since).total_seconds(), 3),
         "worker_running": running,
@@ -252,6 +253,8 @@ async def ready(state: StateDep) -> Response:
     stalled = ticked_at is None or (datetime.now(UTC) - ticked_at).total_seconds() > _STALLED_S
     if stalled or not state["worker_running"]():
         raise Overloaded("The worker makes no progress; see the log.", retry_after_s=5)
+    if (outage := state["grok_outage"]()) is not None:
+        raise Overloaded(f"Grok cannot be used, conversations wait. {outage.details}", retry_after_s=30)
     return JSONAnswer({"status": "ready"})
 
 

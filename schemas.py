@@ -199,7 +199,7 @@ class ConversationQuery(_Wire):
 
 
 class RetryQuery(_Wire):
-    status: Literal[Status.FAILED] = Status.FAILED
+    status: Literal["failed"] = "failed"
 
 
 class Analysis(BaseModel):

@@ -77,6 +77,22 @@ class Settings(BaseSettings):
         default=None, description="The topics and their patterns. Default: topics.yaml beside the service."
     )
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _take_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("grok_key", mode="before")
+    @classmethod
+    def _strip_key(cls, value: object) -> object:
+        """A key ends up in a header: a blank or a line end around it would break every call."""
+        if not isinstance(value, str):
+            return value
+        key = value.strip()
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise ValueError("must be printable ASCII without blanks")
+        return key or None
+
     @field_validator("trusted_proxies", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
@@ -115,5 +131,9 @@ class Settings(BaseSettings):
 
 def describe_problems(error: ValidationError) -> str:
     """One line per wrong setting, by its environment name, without the value (it may be a secret)."""
-    lines = [f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: {item['msg']}" for item in error.errors()]
-    return "\n".join(lines)
+    unknown = "is no setting of this service; correct its name in .env, or remove it"
+    return "\n".join(
+        f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: "
+        f"{unknown if item['type'] == 'extra_forbidden' else item['msg']}"
+        for item in error.errors()
+    )

@@ -5,7 +5,7 @@ Nothing here needs more than the standard library, so offline mode costs neither
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -82,6 +82,8 @@ class LocalAnalyzer:
         language = guess_language(reading.clean, reading.tokens)
         found = self._rules.find(reading.clean)
         verdict = self._model.judge(reading, _setting(reading, language, found))
+        if not _strongest_words(reading, verdict):  # only the prior spoke
+            verdict = replace(verdict, label="neutral")
         chosen = _choose_topics(found, verdict.label, asks="?" in reading.clean)
         return LocalAnalysis(
             sentiment=verdict.label,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -710,3 +711,53 @@ async def test_a_failed_row_sent_back_is_analyzed_like_a_new_one(
 
     row = await look(database, one)
     assert (row["status"], row["error"], row["attempts"]) == ("completed", None, 0)
+
+
+async def test_a_row_that_is_released_is_taken_when_it_is_due_not_at_the_next_poll(
+    make_processor: MakeProcessor, accept: Callable[..., Any], clock: HandClock
+) -> None:
+    analyzer = ScriptedAnalyzer(lambda _texts: [GrokReplyInvalid("unusable")])
+    processor = make_processor(analyzer, poll_interval_s=3600)
+    await accept("late parcel")
+    await turn(processor)
+
+    rest_s = await processor.run_once()
+
+    assert 0 < rest_s <= 2
+
+
+async def test_a_turn_that_fails_is_no_progress(
+    make_processor: MakeProcessor, database: FaultyDatabase, accept: Callable[..., Any], clock: HandClock
+) -> None:
+    processor = make_processor(ScriptedAnalyzer())
+    await accept("late parcel")
+    database.faults = [ValueError("a bug")] * 1_000
+    started_at = clock.now()
+    running = asyncio.create_task(processor.run())
+
+    await asyncio.sleep(0.05)
+    clock.turn(40)
+    await asyncio.sleep(1.1)
+    ticked_at = processor.ticked_at
+    database.faults = []
+    processor.stop()
+    await running
+
+    assert ticked_at == started_at
+
+
+async def test_the_queue_is_not_owned_before_its_abandoned_rows_are_released(
+    make_processor: MakeProcessor, database: FaultyDatabase, accept: Callable[..., Any], tmp_path: Path
+) -> None:
+    lock = QueueLock(tmp_path / "insights.db")
+    processor = make_processor(ScriptedAnalyzer(), lock=lock)
+    await accept("late parcel")
+    database.faults = [DatabaseBusy("locked")]
+
+    with pytest.raises(DatabaseBusy):
+        await processor.run_once()
+    held_after_failure = lock.held
+    await turn(processor)
+
+    assert (held_after_failure, lock.held) == (False, True)
+    lock.release()

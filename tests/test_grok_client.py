@@ -220,7 +220,7 @@ async def test_a_missing_result_is_that_texts_problem_alone(make_client: MakeCli
     ("body", "kind"),
     [
         pytest.param(completion("not JSON"), GrokReplyInvalid, id="prose"),
-        pytest.param("<html>", GrokReplyInvalid, id="a page"),
+        pytest.param("<html>", GrokUnavailable, id="a page of something on the way"),
         pytest.param({"choices": []}, GrokReplyInvalid, id="no choice"),
         pytest.param([], GrokReplyInvalid, id="a list"),
         pytest.param(completion("{}", finish_reason="length"), GrokTooLarge, id="cut off at the limit"),

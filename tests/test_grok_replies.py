@@ -70,7 +70,9 @@ def test_no_id_of_a_team_or_a_key_survives(known: dict[str, Any], secret: str) -
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        pytest.param(404, GrokRequestRejected, id="a path that is not there"),
+        pytest.param(404, GrokConfig, id="a path that is not there is a wrong address"),
+        pytest.param(407, GrokConfig, id="a proxy on the way"),
+        pytest.param(408, GrokUnavailable, id="too slow for it"),
         pytest.param(418, GrokRequestRejected, id="a status nobody knows"),
         pytest.param(302, GrokConfig, id="a redirect is a wrong address"),
         pytest.param(525, GrokConfig, id="a bad certificate"),

@@ -267,6 +267,13 @@ async def test_more_than_the_limit_is_told_to_come_back_and_then_succeeds(tmp_pa
     assert later.status_code == 200
 
 
+async def test_guessing_keys_is_limited_too(tmp_path: Path, keys: str) -> None:
+    async with running_app(tmp_path, api_keys=keys, rate_limit_requests=3, rate_limit_window_seconds=60) as own:
+        answers = [await own.get(INSIGHTS, headers={"x-api-key": f"a wrong key {number}"}) for number in range(5)]
+
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+
+
 async def test_probes_are_not_limited(tmp_path: Path) -> None:
     async with running_app(tmp_path, rate_limit_requests=1, rate_limit_window_seconds=60) as own:
         answers = [await own.get(path) for path in ("/health", "/ready") * 10]

@@ -101,3 +101,10 @@ def test_words_of_the_account_elsewhere_do_not_tip_the_topic(text: str, topic: s
 
     assert topic in analysis.clusters
     assert "account_access" not in analysis.clusters
+
+
+@pytest.mark.parametrize("text", ["ok", "Tuesday", "..."])
+def test_where_nothing_weighs_the_answer_is_neutral(text: str) -> None:
+    analysis = ANALYZER.analyze(text)
+
+    assert (analysis.sentiment, abs(analysis.sentiment_score) <= 0.1) == ("neutral", True)

@@ -55,6 +55,23 @@ def test_a_setting_that_cannot_be_used_ends_the_start_with_its_name(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "content", [pytest.param(b"no database at all " * 400, id="other content"), pytest.param(None, id="a folder")]
+)
+def test_a_database_that_cannot_be_used_ends_the_start_with_a_sentence(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "insights.db"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+
+    ended = start(tmp_path, DATABASE_URL=f"sqlite:///{file}")
+
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("The service cannot start: its database cannot be opened.\n")
+    assert "Traceback" not in ended.stderr
+
+
 def test_an_unknown_name_in_the_env_file_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GROK_KEI=xai-secret-4711\n")
 

@@ -135,6 +135,21 @@ def test_while_xai_is_down_nothing_fails_and_afterwards_all_is_done(
     assert_own_insights(client, ids)
 
 
+def test_a_wrong_key_fails_nothing_and_turns_ready_red(tmp_path: Path, xai: SocketXai) -> None:
+    said = "Incorrect API key provided: xa***VY. You can obtain an API key from https://console.x.ai."
+    xai.reaction = lambda _payload: (400, {"code": "invalid-argument", "error": said})
+    with running_service(tmp_path, **xai.environment) as service, service.client() as client:
+        one = post_one(client, "late parcel")
+
+        wait_until(lambda: client.get("/ready").status_code == 503)
+        reason = client.get("/ready").json()["details"]
+        health = client.get("/health").json()["status"]
+
+        assert "Incorrect API key" in reason
+        assert "VY" not in reason
+        assert (health, client.get(f"{ONE}/{one}").json()["status"]) == ("degraded", "pending")
+
+
 def test_no_call_goes_out_within_a_told_wait(client: httpx2.Client, xai: SocketXai) -> None:
     xai.reaction = lambda _payload: (429, {"error": "Too many requests for team x. Resets in: 2s"})
     called = len(xai.payloads)

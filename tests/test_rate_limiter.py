@@ -181,3 +181,24 @@ def test_clients_are_forgotten_once_they_stay_away() -> None:
     limiter.admit("ann")
 
     assert len(limiter._present) == 1  # pyright: ignore[reportPrivateUsage] - memory shows nowhere else
+
+
+def test_each_of_many_refused_at_once_is_promised_a_place_of_its_own() -> None:
+    clock = HandClock()
+    limiter = FairLimiter(100, window_s=1, monotonic=clock.monotonic)
+    waits_s = [limiter.admit("burst") for _ in range(300)]
+
+    later: list[float] = []
+    for second in (1, 2):
+        clock.turn(1)
+        later += [limiter.admit("burst") for wait_s in waits_s if wait_s == second]
+
+    assert [waits_s.count(told) for told in (0, 1, 2)] == [100, 100, 100]
+    assert later == [0] * 200
+
+
+def test_no_wait_is_longer_than_a_minute() -> None:
+    clock = HandClock()
+    limiter = FairLimiter(1, window_s=1, monotonic=clock.monotonic)
+
+    assert max(limiter.admit("flood") for _ in range(1_000)) <= 60

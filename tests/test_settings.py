@@ -188,3 +188,21 @@ def test_every_number_has_a_lower_and_an_upper_bound(name: str) -> None:
     bounds: set[Any] = {bound for limit in limits for bound in ("ge", "le", "gt", "lt") if hasattr(limit, bound)}
 
     assert len(bounds) == 2
+
+
+@pytest.mark.parametrize("key", ["  xai-test-key-0123456789\n", "xai-test-key-0123456789"])
+def test_blanks_around_the_key_are_no_part_of_it(key: str) -> None:
+    settings = Settings(_env_file=None, GROK_KEY=key)  # type: ignore[call-arg]  # pydantic-settings' own argument
+
+    assert settings.grok_key is not None
+    assert settings.grok_key.get_secret_value() == "xai-test-key-0123456789"
+
+
+@pytest.mark.parametrize("key", ["xai-\u00fc-0123456789", "xai two words"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(ValidationError, match="printable ASCII"):
+        Settings(_env_file=None, GROK_KEY=key)  # type: ignore[call-arg]  # pydantic-settings' own argument
+
+
+def test_the_log_level_may_be_written_small() -> None:
+    assert Settings(_env_file=None, log_level="info").log_level == "INFO"  # type: ignore[call-arg,arg-type]
