@@ -20,7 +20,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 import routes
 from batch_processor import BatchProcessor, PackSize, ProcessorLimits
@@ -206,7 +207,15 @@ def _shorten(app: FastAPI, router: APIRouter) -> None:
     """
     for route in router.routes:
         assert isinstance(route, APIRoute)
-        app.router.routes.insert(0, Route(route.path, route.endpoint, methods=["POST"]))
+        app.router.routes.insert(0, _DirectRoute(route.path, route.endpoint, methods=["POST"]))
+
+
+class _DirectRoute(Route):
+    """Takes only what is all its own, and names itself in the scope, as FastAPI's routes do: the log reads it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return (match, {**child_scope, "route": self}) if match is Match.FULL else (Match.NONE, {})
 
 
 def _correct_openapi(app: FastAPI) -> None:
@@ -270,10 +279,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return answer(invalid_schema(error.errors(), place="parameter"))
 
-    async def answer_http(_request: Request, error: Exception) -> Response:
+    async def answer_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         response = answer(_from_http(error))
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods_of(request.url.path))
         return response
 
     async def answer_gone(_request: Request, _error: Exception) -> Response:
@@ -283,6 +294,13 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(ClientDisconnect, answer_gone)
+
+
+def _methods_of(path: str) -> list[str]:
+    """Every method that some route takes at this path; the framework names those of one route only."""
+    every = [*routes.taking_in.routes, *routes.api.routes, *routes.router.routes]
+    here = [route for route in every if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return sorted({method for route in here for method in route.methods or ()})
 
 
 def _from_http(error: HTTPException) -> InsightsError:

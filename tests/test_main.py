@@ -1,5 +1,6 @@
 """How the process starts, refuses to start, and ends."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from tests.harness import ROOT, Service, SocketXai, free_port, post_one, running_service, socket_xai, wait_until
 
 pytestmark = pytest.mark.integration
+
+ROUTE = "/api/v1/conversations"
 
 
 def start(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -168,3 +171,14 @@ def test_a_request_under_way_at_sigterm_is_answered(tmp_path: Path) -> None:
 
     assert answers == [202]
     assert_nothing_in_hand(service)
+
+
+def test_the_log_names_the_route_of_a_request_never_its_path(tmp_path: Path) -> None:
+    with running_service(tmp_path, LOG_LEVEL="INFO") as service, service.client() as client:
+        client.post(ROUTE, json={"text": "late parcel"})
+        client.get(f"{ROUTE}/conv_of_somebody")
+
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if '"event":"request"' in line]
+    named = {(line["method"], line["route"]) for line in lines}
+    assert {("POST", ROUTE), ("GET", f"{ROUTE}/{{conversation_id}}")} <= named
+    assert "conv_of_somebody" not in service.log.read_text()
