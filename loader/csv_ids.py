@@ -127,7 +127,9 @@ class Identity:
         self._prefix = columns.prefix
         if id_at is not None and id_at != columns.id_at[0]:
             self._prefix += f"-{columns.names[id_at].strip('_')}"
-        self._disk = sqlite3.connect("")  # a private file that SQLite removes; memory stays constant
+        # a private file that SQLite removes: memory stays constant; a load that is broken off is closed by the garbage
+        # collector, in whichever thread that runs
+        self._disk = sqlite3.connect("", check_same_thread=False)
         self._disk.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, content TEXT, n INTEGER) WITHOUT ROWID")
 
     def close(self) -> None:

@@ -63,7 +63,8 @@ def join_threads(rows: Iterable[Row | Rejected], *, inbound_only: bool = False) 
 
 
 def _open_disk(table: str) -> sqlite3.Connection:
-    disk = sqlite3.connect("", isolation_level=None)  # a private file that SQLite removes
+    # a private file that SQLite removes, closed in whichever thread lets go of it last
+    disk = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     disk.execute(_CACHE)
     disk.execute(table)
     disk.execute("BEGIN")

@@ -1,4 +1,7 @@
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -188,3 +191,15 @@ def test_columns_can_be_named_by_the_user(tmp_path: Path) -> None:
         "author": "who knows",
         "external_id": "",
     }
+
+
+def test_rows_that_are_broken_off_may_be_let_go_in_another_thread(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(airline(["1", "2", "3"]))
+    rows = cast("Generator[Row | Rejected, None, None]", iter(RowReader(survey_file(Source("file.csv", path), {}))))
+    next(rows)
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(rows.close).result()
+
+    assert list(rows) == []
