@@ -177,6 +177,7 @@ def test_the_log_names_the_route_of_a_request_never_its_path(tmp_path: Path) -> 
     with running_service(tmp_path, LOG_LEVEL="INFO") as service, service.client() as client:
         client.post(ROUTE, json={"text": "late parcel"})
         client.get(f"{ROUTE}/conv_of_somebody")
+        service.stop()  # a line is written after its answer was sent
 
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if '"event":"request"' in line]
     named = {(line["method"], line["route"]) for line in lines}
