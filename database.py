@@ -117,7 +117,7 @@ class Database:
         unit over: it commits all the same.
         """
         if self._closed or self._loop is None:
-            raise Draining("The service is shutting down; send the request again in a moment.")
+            raise Draining
         job = _Job(unit, self._loop.create_future())
         self._jobs.put(job)
         value: T = await job.answered
@@ -126,7 +126,7 @@ class Database:
     async def read(self, unit: Callable[[ReadSession], T]) -> T:
         """The value of `unit`, all of whose statements see one snapshot."""
         if self._closed or self._loop is None:
-            raise Draining("The service is shutting down; send the request again in a moment.")
+            raise Draining
         return await self._loop.run_in_executor(self._readers, self._read, unit)
 
     async def schema_is_current(self) -> bool:

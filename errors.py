@@ -108,6 +108,9 @@ class StorageUnusable(Overloaded):
 class Draining(Overloaded):
     code = "draining"
 
+    def __init__(self) -> None:
+        super().__init__("The service is shutting down; send the request again in a moment.")
+
 
 class StorageFull(InsightsError):
     status, code = 507, "storage_full"

@@ -64,9 +64,7 @@ class RequestLog:
             await send_error(internal_error(), send_with_id)
         except asyncio.CancelledError:  # the service stops while the request is under way
             if not status:
-                await send_error(
-                    Draining("The service is shutting down; send the request again in a moment."), send_with_id
-                )
+                await send_error(Draining(), send_with_id)
             raise
         finally:
             latency_ms = round((time.perf_counter() - started) * 1000, 2)
