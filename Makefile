@@ -14,7 +14,7 @@ RUNTIME := pyproject.toml
 DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
-.PHONY: help install install-dev run dev demo test test-cov lint format types check bench evaluate load-test \
+.PHONY: help install install-dev run dev demo test test-cov lint format types check bench bench-grok evaluate load-test fake-xai \
 	docker-build docker-run db-init lock requirements-check clean
 
 help: ## List the targets
@@ -56,11 +56,17 @@ check: lint requirements-check types test ## Everything that has to hold: lint, 
 bench: .venv/.development ## Compare the service with a plain design (4 minutes; ARGS=--quick for a look)
 	@$(PY) benchmarks/ingest_bench.py $(ARGS)
 
+bench-grok: .venv/.development ## Compare packs with one call a conversation on a fake xAI (3 minutes; ARGS=--quick for a look)
+	@$(PY) benchmarks/grok_bench.py $(ARGS)
+
 evaluate: .venv/.runtime ## Score the offline analyzer on labelled files (FILES="a.csv b.csv")
 	@$(PY) training/evaluate.py $(FILES)
 
 load-test: .venv/.development ## Load a running service (ARGS="--num-conversations 2000 --url http://localhost:8000")
 	@$(PY) benchmarks/load_test.py $(ARGS)
+
+fake-xai: .venv/.development ## Play xAI, to try real mode without a key (PORT=9009, ARGS="--latency 2 --faults 0.1")
+	@exec $(PY) -m tests.fake_xai --port "$${PORT:-9009}" $(ARGS)
 
 docker-build: ## Build the image
 	docker build -t $(IMAGE) .
@@ -90,8 +96,8 @@ requirements-check: .venv/.uv ## Fail when the locks do not fit pyproject.toml
 		for side in . .venv/lock; do sed '/--hash=/d' $$side/$$lock > .venv/lock/pins-$$(basename $$side); done; \
 		diff -u .venv/lock/pins-. .venv/lock/pins-lock || { echo "$$lock does not fit pyproject.toml: run 'make lock'." >&2; exit 1; }; \
 	done
-	@awk '!/^[a-z]/ { next } NR == FNR { pinned[$$1 $$2] = 1; next } \
-		!($$1 $$2 in pinned) { print $$1 " is pinned otherwise in requirements-dev.txt: run make lock."; wrong = 1 } \
+	@awk '!/^[a-z]/ { next } NR == FNR { pinned[$$1] = 1; next } \
+		!($$1 in pinned) { print $$1 " is pinned otherwise in requirements-dev.txt: run make lock."; wrong = 1 } \
 		END { exit wrong }' requirements-dev.txt requirements.txt >&2
 	@echo "The locks fit pyproject.toml."
 

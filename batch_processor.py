@@ -1,12 +1,12 @@
-"""Claim a batch, analyze it with no session open, save the outcomes; over and over, as long as calls are free.
+"""Claim a batch, have it read with no session open, save the outcomes; over and over, as long as calls are free.
 
-    run: own the queue -> claim (one transaction) -> per pack: analyze (no session) -> save (one fenced transaction)
+    run: own the queue -> claim (one transaction) -> sort -> per pack: read (no session) -> save (fenced transaction)
 
 A batch travels in packs, one pack a call; every pack is saved by itself, so that a slow answer holds up nobody.
-What an error does to a row is decided here, by its class, and nowhere else.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,22 +16,12 @@ from typing import Any
 
 import store
 from database import Database
-from errors import (
-    GrokError,
-    GrokOutage,
-    GrokRefused,
-    GrokRejection,
-    GrokReplyInvalid,
-    GrokTooLarge,
-    Overloaded,
-    StorageFull,
-)
-from grok_client import Analyzer, PackAnswer
-from prefilter import why_skip
+from errors import Overloaded, StorageFull
 from queue_lock import QueueLock
-from schemas import Analysis
+from reader import Canary, Question, Reader
+from schemas import Tally
 from store import Claim, Completed, Failed, Outcome, Released, Skipped
-from telemetry import get_logger
+from telemetry import Metrics, get_logger
 
 log = get_logger()
 
@@ -40,11 +30,12 @@ _RENEW_EVERY_S = _LEASE.total_seconds() / 3
 _SHORTEST_REST_S = 0.05
 _TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
-_RETRY_AFTER_INVALID = timedelta(seconds=2)  # doubles with every attempt
-_DEEP_QUEUE_BATCHES = 4  # so many full claims in a row mean a backlog: packs may grow
 _PURGE_EVERY_S = 600.0
 _BUSY_REQUESTS_PER_S = 300  # about a tenth of what one process takes in
 _BUSY_PAUSE_S = 0.2
+_THROUGHPUT_WINDOW = timedelta(minutes=1)
+_CANARIES_WAIT = 50  # as many as it takes to judge the packs
+_MOST_CANARIES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +44,9 @@ class ProcessorLimits:
 
     batch_size: int
     max_calls: int
-    max_attempts: int
     poll_interval_s: float
+    call_deadline_s: float
     grace_s: float = 3.0  # for what is under way at shutdown; with 5 s for open requests before it, below 10 s
-
-
-class PackSize:
-    """How many conversations travel in one call: grows with a backlog that flows, is halved when calls fail."""
-
-    def __init__(self, *, smallest: int, start: int, largest: int) -> None:
-        self._smallest = smallest
-        self._largest = largest
-        self._full_claims = 0
-        self.current = start
-
-    def record_claim(self, *, full: bool) -> None:
-        self._full_claims = self._full_claims + 1 if full else 0
-        if self._full_claims >= _DEEP_QUEUE_BATCHES:
-            self.current = min(self._largest, self.current * 2)
-            self._full_claims = 0
-
-    def record_failure(self) -> None:
-        self.current = max(self._smallest, self.current // 2)
-        self._full_claims = 0
 
 
 class BatchProcessor:
@@ -84,19 +55,22 @@ class BatchProcessor:
     def __init__(
         self,
         database: Database,
-        analyzer: Analyzer,
+        reader: Reader,
         *,
         limits: ProcessorLimits,
-        pack_size: PackSize,
         queue_lock: QueueLock | None,
+        metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
-        self._analyzer = analyzer
+        self._reader = reader
         self._limits = limits
-        self._pack_size = pack_size
         self._queue_lock = queue_lock
+        self._metrics = metrics
         self._now = now
+        self._finished: deque[tuple[datetime, int]] = deque()
+        self._canaries: deque[Canary] = deque(maxlen=_MOST_CANARIES)
+        self._canary: asyncio.Task[None] | None = None
         self._arrived, self._counted_at, self._busy = 0, now(), False
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
@@ -137,19 +111,39 @@ class BatchProcessor:
         await self._let_requests_pass()
         if not await self._own_queue():
             return self._limits.poll_interval_s
-        if (wait_s := self._analyzer.wait_s()) > 0:
+        if (wait_s := self._reader.wait_s()) > 0:
             return min(wait_s, self._limits.poll_interval_s)
         if len(self._packs) >= self._limits.max_calls:
             await self._wait_for_a_pack()
             return 0.0
-        wanted = max(self._limits.batch_size, self._pack_size.current)
+        wanted = max(self._limits.batch_size, self._reader.pack_size.current)
         claim = partial(store.claim_batch, limit=wanted, now=self._now(), lease=_LEASE)
         claims = await self._database.write(claim)
-        self._pack_size.record_claim(full=len(claims) == wanted)
+        self._reader.pack_size.record_claim(full=len(claims) == wanted)
+        self._send_canaries(idle=not claims)
         if not claims:
             return self._until_next_due()
-        self._send_off(claims)
+        await self._send_off(claims)
         return 0.0
+
+    def _send_canaries(self, *, idle: bool) -> None:
+        """Conversations come first: with a backlog, one canary at a time, and only when many wait."""
+        free = self._limits.max_calls - len(self._packs)
+        if not idle:
+            busy = self._canary is not None and not self._canary.done()
+            free = int(len(self._canaries) >= _CANARIES_WAIT and not busy)
+        for _ in range(min(free, len(self._canaries))):
+            self._canary = self._track(self._reader.recheck(self._canaries.popleft()), "canary")
+
+    def finished_per_s(self) -> float:
+        """Conversations that came to an end, a second, over the last minute."""
+        self._forget_finished()
+        return sum(count for _, count in self._finished) / _THROUGHPUT_WINDOW.total_seconds()
+
+    def _forget_finished(self) -> None:
+        since = self._now() - _THROUGHPUT_WINDOW
+        while self._finished and self._finished[0][0] < since:
+            self._finished.popleft()
 
     async def drain(self) -> None:
         """Wait until every pack under way has been saved."""
@@ -205,92 +199,69 @@ class BatchProcessor:
             return False
         try:
             abandoned = await self._database.write(partial(store.release_abandoned, now=self._now()))
+            await self._database.write(partial(store.charge_abandoned, called_before=self._now()))
         except BaseException:
             self._queue_lock.release()  # owning without releasing would leave those rows to their leases
             raise
         log.info("queue_owned", abandoned=abandoned)
         return True
 
-    def _send_off(self, claims: Sequence[Claim]) -> None:
+    async def _send_off(self, claims: Sequence[Claim]) -> None:
         self._in_hand.update({claim.conversation_id: claim for claim in claims})
-        skipped: list[Outcome] = []
-        fresh: list[Claim] = []
-        alone: list[Claim] = []
-        for claim in claims:
-            if (reason := why_skip(claim.text)) is not None:
-                skipped.append(Skipped(claim, reason))
-            elif claim.attempts or claim.rescues:  # it spoiled an answer, or an owner died with it
-                alone.append(claim)
-            else:
-                fresh.append(claim)
-        size = self._pack_size.current
-        packs = [fresh[start : start + size] for start in range(0, len(fresh), size)] + [[claim] for claim in alone]
-        if skipped:
-            self._track(self._save(skipped), "skip")
-        for pack in packs:
-            self._track(self._process(pack), "pack")
-
-    async def _process(self, pack: Sequence[Claim]) -> None:
         try:
-            await self._save(await self._analyze(pack))
-        except Exception:  # our bug: let the leases end, so that the rows are rescued, and not for ever
-            for claim in pack:
-                self._in_hand.pop(claim.conversation_id, None)
+            batch = await self._reader.sort(claims)
+        except Exception:
+            self._let_go(claims)
             raise
+        for outcomes in _apart(batch.outcomes):
+            self._track(self._save(outcomes), "save")
+        for pack in batch.packs:
+            self._track(self._read(pack), "pack")
 
-    async def _analyze(self, pack: Sequence[Claim]) -> list[Outcome]:
-        """An outcome for each row of the pack; no session is open, and every error becomes a value."""
+    async def _read(self, pack: Sequence[Question]) -> None:
         try:
-            answer = await self._analyzer.analyze([claim.text for claim in pack])
-        except GrokOutage as error:
-            self._pack_size.record_failure()
-            due_at = self._now() + timedelta(seconds=max(self._analyzer.wait_s(), error.retry_after_s or 0, 1))
-            return [Released(claim, due_at) for claim in pack]
-        except GrokRejection as error:
-            if len(pack) > 1 and isinstance(error, (GrokRefused, GrokTooLarge)):
-                halves = await asyncio.gather(
-                    self._analyze(pack[: len(pack) // 2]), self._analyze(pack[len(pack) // 2 :])
-                )
-                return halves[0] + halves[1]
-            return [Failed(claim, error.code, error.details, error.raw_answer) for claim in pack]
-        except GrokReplyInvalid as error:
-            return [self._after_invalid(claim, error) for claim in pack]
-        except GrokError as error:
-            return [Failed(claim, error.code, error.details, error.raw_answer) for claim in pack]
-        return self._attach(pack, answer)
+            reading = await self._reader.read(pack)
+            await self._save(reading.outcomes)
+        except Exception:
+            self._let_go([claim for question in pack for claim in question.claims])
+            raise
+        self._canaries.extend(reading.canaries)
 
-    def _attach(self, pack: Sequence[Claim], answer: PackAnswer) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for claim, result in zip(pack, answer.results, strict=True):
-            if isinstance(result, Analysis):
-                outcomes.append(Completed(claim, result, answer.model))
-            else:
-                outcomes.append(self._after_invalid(claim, result))
-        log.info("pack_analyzed", call_id=answer.call_id, pack=len(pack), latency_ms=answer.latency_ms)
-        return outcomes
-
-    def _after_invalid(self, claim: Claim, error: GrokReplyInvalid) -> Outcome:
-        if claim.attempts + 1 >= self._limits.max_attempts:
-            return Failed(claim, error.code, error.details, error.raw_answer)
-        return Released(claim, self._now() + _RETRY_AFTER_INVALID * 2**claim.attempts, spent_attempt=True)
+    def _let_go(self, claims: Sequence[Claim]) -> None:
+        """After a bug of ours: the leases end by themselves, so that the rows are rescued, and not for ever."""
+        for claim in claims:
+            self._in_hand.pop(claim.conversation_id, None)
 
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
-        """Save until it is saved: an answer that was paid for is kept through a locked file or a full disk."""
+        try:
+            fenced = await self._save_patiently(outcomes)
+        except Exception:
+            self._let_go([outcome.claim for outcome in outcomes])
+            raise
+        refused = {claim.conversation_id for claim in fenced}
+        ended = 0
+        for outcome in outcomes:
+            self._in_hand.pop(outcome.claim.conversation_id, None)
+            if isinstance(outcome, Released):
+                self._note_due(outcome.due_at)
+            is_fenced = outcome.claim.conversation_id in refused
+            _log_outcome(outcome, now=self._now(), fenced=is_fenced)
+            if not is_fenced and not isinstance(outcome, Released):
+                _count_outcome(self._metrics, outcome)
+                ended += 1
+        self._finished.append((self._now(), ended))
+        self._forget_finished()
+
+    async def _save_patiently(self, outcomes: Sequence[Outcome]) -> list[Claim]:
+        """Until it is saved: an answer that was paid for is kept through a locked file or a full disk."""
         while True:
             try:
-                fenced = await self._database.write(partial(store.save_outcomes, outcomes=outcomes, now=self._now()))
-                break
+                return await self._database.write(partial(store.save_outcomes, outcomes=outcomes, now=self._now()))
             except (Overloaded, StorageFull) as error:
                 log.warning("save_waits", error=error.code, rows=len(outcomes))
                 if self._stopping.is_set():
                     raise
                 await self._pause(_AFTER_ERROR_S)
-        refused = {claim.conversation_id for claim in fenced}
-        for outcome in outcomes:
-            self._in_hand.pop(outcome.claim.conversation_id, None)
-            if isinstance(outcome, Released):
-                self._note_due(outcome.due_at)
-            _log_outcome(outcome, now=self._now(), fenced=outcome.claim.conversation_id in refused)
 
     def _note_due(self, due_at: datetime) -> None:
         if self._next_due_at is None or due_at < self._next_due_at:
@@ -304,6 +275,9 @@ class BatchProcessor:
 
     async def _purge(self) -> None:
         await self._database.write(partial(store.purge_idempotency_keys, now=self._now()))
+        await self._reader.purge()
+        dead = self._now() - timedelta(seconds=2 * self._limits.call_deadline_s)
+        await self._database.write(partial(store.charge_abandoned, called_before=dead))
 
     async def _hand_back(self) -> None:
         """Give what is under way a moment to end, then release every row that is still in hand."""
@@ -336,15 +310,23 @@ class BatchProcessor:
         timeout_s = min(self._limits.poll_interval_s, _TICK_EVERY_S)
         await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED, timeout=timeout_s)
 
-    def _track(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _track(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._own_task(work, name)
         self._packs.add(task)
         task.add_done_callback(self._packs.discard)
+        return task
 
     def _own_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_log_death)
         return task
+
+
+def _apart(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """What is saved together: a row whose owner died may be the cause, so it cannot keep others from being saved."""
+    together = [outcome for outcome in outcomes if not outcome.claim.rescues]
+    alone = [[outcome] for outcome in outcomes if outcome.claim.rescues]
+    return [together, *alone] if together else alone
 
 
 def _log_death(task: asyncio.Task[None]) -> None:
@@ -366,10 +348,24 @@ def _log_outcome(outcome: Outcome, *, now: datetime, fenced: bool) -> None:
         return
     match outcome:
         case Completed():
-            trail.info("conversation_completed", model=outcome.model, confidence=outcome.analysis.confidence)
+            confidence = outcome.analysis.confidence
+            trail.info("conversation_completed", model=outcome.model, confidence=confidence, how=outcome.tallies)
         case Skipped():
             trail.info("conversation_skipped", reason=outcome.reason)
         case Failed():
             trail.error("conversation_failed", error=outcome.code, reason=outcome.error)
         case Released():
             trail.info("conversation_released", due_at=outcome.due_at, spent_attempt=outcome.spent_attempt)
+
+
+def _count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> None:
+    match outcome:
+        case Completed():
+            metrics.count_finished("completed")
+            if Tally.CACHED in outcome.tallies:
+                metrics.count_cache_hit()
+        case Skipped():
+            metrics.count_finished("skipped")
+            metrics.count_skip(outcome.reason)
+        case Failed():
+            metrics.count_finished("failed")

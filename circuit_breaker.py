@@ -5,7 +5,8 @@
       |                                                       +--failed: longer--------+          |
       +----------------------------------------------------------------------succeeded------------+
 
-Pure state over an injected clock; the caller waits for as long as it is told.
+Pure state over an injected clock; the caller waits for as long as it is told. A call is admitted in an `era`, and each
+opening begins a new one: what a call of an older era ended in is late news, and moves nothing.
 """
 
 from collections import deque
@@ -34,6 +35,7 @@ class CircuitBreaker:
         self._failures_in_row = 0
         self._open_until: float | None = None
         self._probing = False
+        self.era = 0
 
     @property
     def state(self) -> State:
@@ -56,7 +58,9 @@ class CircuitBreaker:
             self._probing = True
         return wait_s
 
-    def record_success(self) -> None:
+    def record_success(self, *, era: int) -> None:
+        if era != self.era:
+            return
         if self._open_until is not None:
             self._recent.clear()
         self._recent.append(True)
@@ -65,7 +69,9 @@ class CircuitBreaker:
         self._probing = False
         self._cooldown_s = self._first_cooldown_s
 
-    def record_failure(self) -> None:
+    def record_failure(self, *, era: int) -> None:
+        if era != self.era:
+            return
         self._recent.append(False)
         self._failures_in_row += 1
         if self._probing:
@@ -74,9 +80,10 @@ class CircuitBreaker:
         elif self._open_until is None and self._is_too_much():
             self._open()
 
-    def forget_probe(self) -> None:
+    def forget_probe(self, *, era: int) -> None:
         """The probe ended without telling whether the service is well (cancelled, or refused for its content)."""
-        self._probing = False
+        if era == self.era:
+            self._probing = False
 
     def _is_too_much(self) -> bool:
         half_failed = len(self._recent) == _SAMPLE and self._recent.count(False) * 2 >= _SAMPLE
@@ -84,4 +91,5 @@ class CircuitBreaker:
 
     def _open(self) -> None:
         self._probing = False
+        self.era += 1
         self._open_until = self._monotonic() + self._cooldown_s

@@ -22,7 +22,9 @@ InsightsError                      status  code
       GrokBilling                  credits or spending limit
       GrokConfig                   model or address wrong
       GrokThrottled                429: the whole lane waits
-      GrokUnavailable              5xx, network, deadline, capacity, open breaker
+      GrokBudgetReached            ours: GROK_DAILY_BUDGET_USD is spent, until midnight UTC
+      GrokUnavailable              5xx, network, deadline, open breaker
+        GrokAtCapacity             429 of another kind: the model is busy, for longer
     GrokRejection                          the pack or its text is at fault
       GrokTooLarge                 split it; one text that does not fit fails
       GrokRefused                  content safety: split it; the one text fails
@@ -146,8 +148,16 @@ class GrokThrottled(GrokOutage):
     code = "grok_throttled"
 
 
+class GrokBudgetReached(GrokOutage):
+    code = "grok_budget_reached"
+
+
 class GrokUnavailable(GrokOutage):
     code = "grok_unavailable"
+
+
+class GrokAtCapacity(GrokUnavailable):
+    code = "grok_at_capacity"
 
 
 class GrokRejection(GrokError):

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches a route: request id and access log, then the API's gate.
+"""What every request passes before it reaches a route: request id, access log and metrics, then the API's gate.
 
 Plain ASGI callables: one built on Starlette's `BaseHTTPMiddleware` costs more than the rest of the stack together.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from errors import Draining, InsightsError, RateLimitExceeded, Unauthorized
 from problems import MEDIA_TYPE, internal_error, to_body
 from rate_limiter import FairLimiter
-from telemetry import get_logger, request_id
+from telemetry import Metrics, get_logger, request_id
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -30,15 +30,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 log = get_logger()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_API = "/api/"
+_GUARDED = ("/api/", "/status/")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # what else is sent is one label
 _PROCESS, _COUNTER = secrets.token_hex(6), itertools.count(1)  # unique without a system call for each request
 
 
 class RequestLog:
-    """Gives every request an id, answers it back, logs one line, and turns what nobody caught into a 500."""
+    """Gives every request an id, answers it back, logs and counts it, and turns what nobody caught into a 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,13 +69,15 @@ class RequestLog:
                 await send_error(Draining(), send_with_id)
             raise
         finally:
-            latency_ms = round((time.perf_counter() - started) * 1000, 2)
-            log.info("request", method=scope["method"], route=_route_of(scope), status=status, latency_ms=latency_ms)
+            seconds, route = time.perf_counter() - started, _route_of(scope)
+            log.info("request", method=scope["method"], route=route, status=status, latency_ms=round(seconds * 1000, 2))
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.count_request(method=method, route=route, status=status, seconds=seconds)
             request_id.reset(token)
 
 
 class ApiGate:
-    """Only for /api: who asks (key, else address), and whether the inbound limit lets them pass."""
+    """Only for /api and /status: who asks (key, else address), and whether the inbound limit lets them pass."""
 
     def __init__(
         self, app: ASGIApp, *, limiter: FairLimiter, api_keys: Iterable[str], trusted_proxies: Sequence[Network]
@@ -84,7 +88,7 @@ class ApiGate:
         self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(_API) or scope["method"] == "OPTIONS":
+        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED) or scope["method"] == "OPTIONS":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     TypeDecorator,
@@ -69,6 +70,7 @@ class Base(DeclarativeBase):
         str: Text,
         dict[str, Any]: JSON(none_as_null=True),
         int: BigInteger,
+        bytes: LargeBinary,
     }
 
 
@@ -208,3 +210,81 @@ class IdempotencyKey(Base):
         # the purge of keys older than 24 hours
         Index("ix_idempotency_keys_created_at", "created_at"),
     )
+
+
+class CachedAnalysis(Base):
+    """What the model said of a text, so that an equal text needs no call.
+
+    `key` is a SHA-256 over the normalised text and all else that the answer depends on: model, prompt, schema.
+    """
+
+    __tablename__ = "analysis_cache"
+
+    key: Mapped[bytes] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    analysis: Mapped[dict[str, Any]] = mapped_column(JSON)
+    model: Mapped[str]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        # what one conversation left here, when it is erased
+        Index("ix_analysis_cache_conversation_id", "conversation_id"),
+        # the purge of what is too old
+        Index("ix_analysis_cache_created_at", "created_at"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class GrokCall(Base):
+    """A call to Grok, from before it is sent until a minute after; `reserved_ticks` is 0 once it is settled.
+
+    `caller` is the process that made it: each knows when its own calls were sent, and of the others only this.
+    """
+
+    __tablename__ = "grok_calls"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    caller: Mapped[str]
+    day: Mapped[str]
+    model: Mapped[str]
+    conversations: Mapped[int]
+    reserved_ticks: Mapped[int]
+    called_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("reserved_ticks >= 0", "reserved_not_negative"),
+        # how many were sent within the last second, and what is too old
+        Index("ix_grok_calls_called_at", "called_at"),
+        # what is reserved on a day
+        Index("ix_grok_calls_day", "day", "reserved_ticks"),
+        {"sqlite_autoincrement": True},  # a number that was settled is never another call's
+    )
+
+
+class GrokUsage(Base):
+    """What Grok was used for on a day (UTC), by model; costs in ticks, 10^10 to the dollar.
+
+    `unreported_calls` ended without a word of what they used: they cost all that was reserved for them.
+    """
+
+    __tablename__ = "grok_usage"
+
+    day: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    calls: Mapped[int]
+    unreported_calls: Mapped[int]
+    conversations: Mapped[int]
+    uncached_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    reasoning_tokens: Mapped[int]
+    cost_ticks: Mapped[int]
+
+
+class TallyRow(Base):
+    """How often something happened, counted in the transaction in which it did (`schemas.Tally`)."""
+
+    __tablename__ = "tallies"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]

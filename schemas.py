@@ -57,6 +57,23 @@ class SkipReason(StrEnum):
     PUNCTUATION_ONLY = "punctuation_only"
 
 
+class Tally(StrEnum):
+    """What is counted for `/status/summary`, over restarts."""
+
+    ASKED = "asked"  # conversations that Grok read
+    CACHED = "cached"  # answered with what Grok had said of an equal text
+    LITTLE_TO_READ = "little_to_read"  # the local answer stood: a word of thanks, an emoji
+    CASCADE = "cascade"  # the local answer stood: it was sure enough
+    SKIPPED = "skipped"  # nothing to read
+    SKIP_AUDITED = "skip_audited"  # nothing to read, and Grok was asked all the same
+    SKIP_LOST = "skip_lost"  # ... and found a complaint
+    KEEP_AUDITED = "keep_audited"  # the local answer would have stood, and Grok was asked all the same
+    KEEP_DIFFERED = "keep_differed"  # ... and felt otherwise
+    CANARIES = "canaries"  # read in a pack, and again alone
+    CANARIES_AGREED = "canaries_agreed"  # ... with the same sentiment
+    SUSPECTED = "suspected"  # looked like instructions to a model
+
+
 _UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")
 
 
@@ -215,6 +232,7 @@ class Analysis(BaseModel):
     reasoning: str = Field(max_length=2048)
     summary: str = Field(max_length=2048)
     language: str = Field(default="und", max_length=16)
+    injection_suspected: bool = False  # ours to say, never the model's
 
     @property
     def sentiment(self) -> Sentiment:
@@ -222,7 +240,10 @@ class Analysis(BaseModel):
 
 
 class GrokAnalysis(TypedDict):
-    """An analysis as clients see it; `model` says who made it."""
+    """An analysis as clients see it; `model` says who made it.
+
+    `injection_suspected`: the text looks like instructions to a model; its confidence is capped.
+    """
 
     sentiment_score: float
     sentiment: str
@@ -232,6 +253,7 @@ class GrokAnalysis(TypedDict):
     summary: str
     language: str
     model: str
+    injection_suspected: bool
 
 
 class Insight(TypedDict):
@@ -321,7 +343,11 @@ class Health(TypedDict):
 
 
 class Ready(TypedDict):
+    """`grok`: what xAI said of key and model when it was asked at the start; `details` is a sentence about it."""
+
     status: Literal["ready"]
+    grok: str
+    details: str
 
 
 class Problem(TypedDict):

@@ -30,7 +30,31 @@ class Settings(BaseSettings):
     grok_calls_per_second: int = Field(default=10, ge=1, le=1000, description="Grok calls started in any 1 s window.")
     grok_timeout_seconds: float = Field(default=60, ge=1, le=600, description="Deadline of one Grok call, in seconds.")
     grok_cost_per_1k: float | None = Field(
-        default=None, ge=0, le=1000, description="USD per 1,000 tokens, for cost reports (this version makes none yet)."
+        default=None, ge=0, le=1000, description="USD per 1,000 tokens of any kind, in place of the price list."
+    )
+    grok_daily_budget_usd: float | None = Field(
+        default=None, ge=0, le=1_000_000, description="USD that a day (UTC) may cost; then conversations wait."
+    )
+    grok_pack_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=50,
+        description="Conversations in one Grok call, fixed. Default: adapts, see *_BATCH_SIZE.",
+    )
+    prices_file: Path | None = Field(
+        default=None, description="What each model costs. Default: prices.yaml beside the service."
+    )
+    prefilter_audit: float = Field(
+        default=0.02, ge=0, le=1, description="Share of conversations that need no Grok, read by it all the same."
+    )
+    cascade_confidence: float | None = Field(
+        default=None, ge=0, le=1, description="Local answers at least this sure stand, and Grok is not asked."
+    )
+    canary_share: float = Field(
+        default=0.01, ge=0, le=1, description="Share of conversations read in a pack that are read again alone."
+    )
+    cache_days: float = Field(
+        default=30, ge=0, le=3650, description="Days for which an answer serves equal texts; 0 for none."
     )
 
     database_url: str = Field(

@@ -197,6 +197,12 @@ for query in 'limit=0' 'limit=1001' 'min_confidence=2' 'sentiment=angry' 'start_
   holds '"error":"invalid_schema"'
 done
 
+# The operator's view
+expect 'GET the summary' 200 GET /status/summary
+holds '"counts":{' '"breaker":"' '"cost_usd":' '"budget":{' '"savings":{' '"canary_agreement":{'
+expect 'GET the metrics' 200 GET /metrics
+holds 'insights_requests_total{' 'insights_grok_calls_total ' 'insights_processing_queue_depth '
+
 # Paths and methods
 expect 'GET what is not there' 404 GET /api/v1/nothing
 holds '"error":"not_found"'

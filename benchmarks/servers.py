@@ -59,8 +59,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def service(folder: Path) -> Generator[Server, None, None]:
-    """The project's service as a user starts it, with its limit out of the way; its processor works as by default."""
+def service(folder: Path, **changed: str) -> Generator[Server, None, None]:
+    """The project's service as a user starts it, with its limit out of the way; else by default, but for `changed`."""
     port, database = free_port(), folder / "service.db"
     settings = {
         "DATABASE_URL": f"sqlite:///{database}",
@@ -70,6 +70,7 @@ def service(folder: Path) -> Generator[Server, None, None]:
         "LOG_LEVEL": "WARNING",
         "GROK_MODE": "mock",
         "TOPICS_FILE": str(ROOT / "topics.yaml"),
+        **changed,
     }
     with _started("service", [str(ROOT / "main.py")], port, database, settings) as server:
         yield server

@@ -1,17 +1,19 @@
 """Work the queue: claim due conversations, save what became of them, send failed ones back."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, case, insert, select, update
+from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy import text as sql
 
 from database import WriteSession
 from errors import Conflict, NotFound
-from models import Conversation, InsightRow, InsightTopic
-from schemas import Analysis, Status
+from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
+from schemas import Analysis, Status, Tally
+from store.spending import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
 
@@ -32,15 +34,20 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
+    """`cache_key` when the answer is the model's own and may serve equal texts; `tallies` are counted with it."""
+
     claim: Claim
     analysis: Analysis
     model: str
+    cache_key: bytes | None = None
+    tallies: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
     claim: Claim
     reason: str
+    tallies: tuple[Tally, ...] = (Tally.SKIPPED,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ def save_outcomes(session: WriteSession, outcomes: Sequence[Outcome], *, now: da
     fenced = [outcome.claim for outcome in outcomes if outcome.claim.conversation_id not in held]
     outcomes = [outcome for outcome in outcomes if outcome.claim.conversation_id in held]
     _save_completed(session, [outcome for outcome in outcomes if isinstance(outcome, Completed)], now=now)
+    add_tallies(session, Counter(t for o in outcomes if isinstance(o, (Completed, Skipped)) for t in o.tallies))
     for outcome in outcomes:
         match outcome:
             case Completed():
@@ -139,6 +147,10 @@ def release_abandoned(session: WriteSession, *, now: datetime) -> int:
         .values(due_at=now)
     )
     return session.execute(statement).rowcount
+
+
+def purge_cache(session: WriteSession, *, created_before: datetime) -> int:
+    return session.execute(delete(CachedAnalysis).where(CachedAnalysis.created_at < created_before)).rowcount
 
 
 def retry_conversation(session: WriteSession, conversation_id: str, *, now: datetime) -> None:
@@ -203,6 +215,24 @@ def _save_completed(session: WriteSession, outcomes: Sequence[Completed], *, now
         for topic in dict.fromkeys(outcome.analysis.clusters)
     ]
     session.execute(insert(InsightTopic), topics)
+    _save_to_cache(session, outcomes, now=now)
+
+
+def _save_to_cache(session: WriteSession, outcomes: Sequence[Completed], *, now: datetime) -> None:
+    """Only what the model itself said, and what passed every check; the first answer to a text stays."""
+    rows = [
+        {
+            "key": outcome.cache_key,
+            "conversation_id": outcome.claim.conversation_id,
+            "analysis": outcome.analysis.model_dump(mode="json"),
+            "model": outcome.model,
+            "created_at": now,
+        }
+        for outcome in outcomes
+        if outcome.cache_key is not None
+    ]
+    if rows:
+        session.execute(insert_of(session)(CachedAnalysis).on_conflict_do_nothing(), rows)
 
 
 def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
@@ -218,7 +248,7 @@ def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
         "clusters": clusters,
         "confidence": round(analysis.confidence, 2),  # two decimals make counts by min_confidence exact
         "reasoning": analysis.reasoning,
-        "grok_analysis": {"summary": analysis.summary, "language": analysis.language},
+        "grok_analysis": analysis.model_dump(mode="json", include={"summary", "language", "injection_suspected"}),
         "model": outcome.model,
         "created_at": now,
     }

@@ -1,4 +1,4 @@
-"""What several test modules stand on: a service in a child process, a scripted xAI, and a clock turned by hand."""
+"""What several test modules stand on: a service in a child process, xAI by script, and a clock turned by hand."""
 
 import asyncio
 import json
@@ -8,14 +8,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-import zlib
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +21,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from main import create_app
 from settings import Settings
+from tests.fake_xai import FakeXai, FakeXaiTransport
+from tests.fake_xai_answers import XAI, Answer, Draft, Json, score_of
+from tests.fake_xai_faults import Choice, Fault
+
+__all__ = [
+    "ROOT",
+    "XAI",
+    "HandClock",
+    "Json",
+    "ScriptedXai",
+    "SeenCall",
+    "Service",
+    "break_off",
+    "free_port",
+    "make_settings",
+    "post_one",
+    "running_app",
+    "running_service",
+    "score_of",
+    "statuses",
+    "wait_for_status",
+    "wait_until",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
-XAI = Path(__file__).resolve().parent / "xai"
-GOOD_KEY = "xai-test-key-0123456789"
 _START_S = 30.0
 _NO_LIMIT = 1_000_000
-
-Json = dict[str, Any]
 
 
 class HandClock:
@@ -57,107 +73,35 @@ class HandClock:
         await asyncio.sleep(0)
 
 
-def score_of(text: str) -> float:
-    """A score that belongs to this text alone, so that crossed answers show."""
-    return (zlib.crc32(text.encode()) % 2001 - 1000) / 1000
-
-
-def result_for(item: Mapping[str, Any], **changed: object) -> Json:
-    text: str = item["text"]
-    return {
-        "id": item["id"],
-        "sentiment_score": score_of(text),
-        "clusters": ["other"],
-        "confidence": 0.9,
-        "reasoning": f"crc {zlib.crc32(text.encode())}",
-        "summary": "what the customer wants",
-        "language": "en",
-        **changed,
-    }
-
-
-def items_of(payload: Json) -> list[Json]:
-    items: list[Json] = json.loads(payload["messages"][-1]["content"])["items"]
-    return items
-
-
-def texts_of(payload: Json) -> list[str]:
-    return [item["text"] for item in items_of(payload)]
-
-
-def completion(content: str | None, *, finish_reason: str | None = "stop", **changed: object) -> Json:
-    """A chat completion as xAI sends it."""
-    return {
-        "id": "5f0b1b52-7c1e-4a53-9e0b-0d3b6f0e2a11",
-        "object": "chat.completion",
-        "created": 1_772_000_000,
-        "model": "grok-4.3",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason},
-        ],
-        "usage": None,
-        **changed,
-    }
-
-
-def good_answer(payload: Json) -> Json:
-    return completion(json.dumps({"results": [result_for(item) for item in items_of(payload)]}))
-
-
-Step = Callable[[Json], httpx2.Response]
-
-
-def say(body: Json | str, *, status: int = 200, **headers: str) -> Step:
-    """A step that answers the same whatever was asked; header names with `_` for `-`."""
-    content = body if isinstance(body, str) else json.dumps(body)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _payload: httpx2.Response(status, headers=named, content=content)
-
-
-def say_well(payload: Json) -> httpx2.Response:
-    return httpx2.Response(200, json=good_answer(payload))
-
-
-def break_off(error: Exception) -> Step:
-    def raise_it(_payload: Json) -> httpx2.Response:
+def break_off(error: Exception) -> Fault:
+    def raise_it(_draft: Draft) -> Answer:
         raise error
 
     return raise_it
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SeenCall:
+    """A call as the client below test made it."""
+
     payload: Json
-    raw: bytes
     headers: httpx2.Headers
     at_s: float
 
 
-class ScriptedXai(httpx2.AsyncBaseTransport):
-    """Answers step by step, then well for ever; keeps what it was asked."""
+class ScriptedXai(FakeXaiTransport):
+    """The fake xAI in this process: answers by its script, then well for ever; keeps what it was asked."""
 
     def __init__(
-        self, *script: Step, monotonic: Callable[[], float] = time.monotonic, latency_s: float | None = None
+        self, *script: Choice, monotonic: Callable[[], float] = time.monotonic, latency_s: float = 0.0
     ) -> None:
-        self.script = list(script)
-        self.calls: list[Call] = []
-        self.in_flight = self.most_in_flight = 0
-        self._monotonic = monotonic
-        self.latency_s = latency_s
+        super().__init__(FakeXai(script=list(script), monotonic=monotonic, latency_s=latency_s))
+        self.calls: list[SeenCall] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        raw = await request.aread()
-        payload: Json = json.loads(raw)
-        self.calls.append(Call(payload, raw, request.headers, self._monotonic()))
-        step = self.script.pop(0) if self.script else say_well
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            if self.latency_s is not None:
-                await asyncio.sleep(self.latency_s)
-            return step(payload)
-        finally:
-            self.in_flight -= 1
+        payload: Json = json.loads(await request.aread())
+        self.calls.append(SeenCall(payload, request.headers, self.fake.monotonic()))
+        return await super().handle_async_request(request)
 
 
 def make_settings(folder: Path, **values: object) -> Settings:
@@ -292,84 +236,6 @@ def wait_until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
         if time.monotonic() > ends_at:
             raise AssertionError(f"it did not come true within {within_s:g} s")
         time.sleep(0.02)
-
-
-Reaction = Callable[[Json], tuple[int, Json | str]]
-
-
-def react_well(payload: Json) -> tuple[int, Json | str]:
-    return 200, good_answer(payload)
-
-
-class SocketXai:
-    """xAI on a real socket, in a thread; `reaction` may be swapped while it runs."""
-
-    def __init__(self) -> None:
-        self.reaction: Reaction = react_well
-        self.payloads: list[Json] = []
-        self._closing = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                payload: Json = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.payloads.append(payload)
-                status, body = outer.reaction(payload)
-                content = (body if isinstance(body, str) else json.dumps(body)).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-                pass
-
-        self._server = _QuietServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "GROK_KEY": GOOD_KEY,
-            "GROK_BASE_URL": f"http://127.0.0.1:{self._server.server_port}/v1",
-        }
-
-    def hang(self) -> None:
-        """Answer no call until the end."""
-
-        def wait(_payload: Json) -> tuple[int, Json | str]:
-            self._closing.wait(60)
-            return 503, ""
-
-        self.reaction = wait
-
-    def texts(self) -> list[str]:
-        return [text for payload in self.payloads for text in texts_of(payload)]
-
-    def close(self) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is nothing to print."""
-
-
-@contextmanager
-def socket_xai() -> Generator[SocketXai, None, None]:
-    xai = SocketXai()
-    try:
-        yield xai
-    finally:
-        xai.close()
 
 
 def statuses(client: httpx2.Client, ids: Iterable[str]) -> list[str]:

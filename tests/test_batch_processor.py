@@ -1,7 +1,8 @@
-"""What becomes of a claimed row, whatever the analyzer and the database do."""
+"""How the queue is worked: claim, have it read, save; whatever the analyzer and the database do meanwhile."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,82 +13,36 @@ import pytest
 import batch_processor
 import queries
 import store
-from batch_processor import BatchProcessor, PackSize, ProcessorLimits
-from database import Database, WriteSession
+from batch_processor import BatchProcessor, ProcessorLimits
+from database import Database
 from errors import (
     DatabaseBusy,
     GrokAuth,
-    GrokRefused,
     GrokReplyInvalid,
     GrokRequestRejected,
     GrokThrottled,
-    GrokTooLarge,
     GrokUnavailable,
     StorageFull,
 )
 from grok_client import PackAnswer
 from intake import Intake
+from prefilter import Prefilter
 from queue_lock import QueueLock
+from reader import PackLimits, PackSize, Reader
 from schemas import Analysis, ConversationIn, InsightQuery
+from telemetry import Metrics
 from tests.harness import HandClock, score_of
+from tests.scripted_analyzer import POLICY, FaultyDatabase, ScriptedAnalyzer, analysis_of, open_faulty
 
 pytestmark = pytest.mark.unit
 
 LEASE_S = 61.0
 
 
-def analysis_of(text: str) -> Analysis:
-    return Analysis(
-        sentiment_score=score_of(text),
-        clusters=("other",),
-        confidence=0.9,
-        reasoning=text[:20],
-        summary="",
-        language="en",
-    )
-
-
-class ScriptedAnalyzer:
-    """Answers by `react`, which may raise or wait; keeps the packs it was given."""
-
-    def __init__(self, react: Callable[[Sequence[str]], Any] | None = None, *, model: str = "scripted") -> None:
-        self.react = react
-        self.packs: list[list[str]] = []
-        self.told_wait_s = 0.0
-        self.hold: asyncio.Event | None = None
-        self._model = model
-
-    async def analyze(self, texts: Sequence[str]) -> PackAnswer:
-        self.packs.append(list(texts))
-        if self.hold is not None:
-            await self.hold.wait()
-        changed = self.react(texts) if self.react is not None else None
-        return PackAnswer(changed or [analysis_of(text) for text in texts], self._model, "call", 1)
-
-    def wait_s(self) -> float:
-        return self.told_wait_s
-
-
-class FaultyDatabase(Database):
-    """Raises what is in `faults` instead of writing, first things first."""
-
-    faults: list[Exception]
-
-    async def write(self, unit: Callable[[WriteSession], Any]) -> Any:
-        if self.faults:
-            raise self.faults.pop(0)
-        return await super().write(unit)
-
-
 @pytest.fixture
 async def database(sqlite_url: str) -> AsyncGenerator[FaultyDatabase]:
-    opened = FaultyDatabase.connect(sqlite_url)
-    assert isinstance(opened, FaultyDatabase)
-    opened.faults = []
-    await opened.open()
-    yield opened
-    opened.faults = []
-    await opened.close()
+    async with open_faulty(sqlite_url) as opened:
+        yield opened
 
 
 class MakeProcessor(Protocol):
@@ -95,41 +50,41 @@ class MakeProcessor(Protocol):
         self,
         analyzer: ScriptedAnalyzer,
         *,
-        batch_size: int = 10,
+        limits: ProcessorLimits = ...,
         pack: int = 5,
-        max_calls: int = 10,
-        poll_interval_s: float = 0.05,
-        grace_s: float = 5,
+        canary_share: float = 0.0,
         lock: QueueLock | None = None,
     ) -> BatchProcessor: ...
 
 
+LIMITS = ProcessorLimits(batch_size=10, max_calls=10, poll_interval_s=0.05, call_deadline_s=60, grace_s=5)
+SELDOM = replace(LIMITS, poll_interval_s=3600)
+
+
 @pytest.fixture
-def make_processor(database: FaultyDatabase, clock: HandClock) -> MakeProcessor:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def make_processor(database: FaultyDatabase, clock: HandClock, metrics: Metrics) -> MakeProcessor:
     def make(
         analyzer: ScriptedAnalyzer,
         *,
-        batch_size: int = 10,
+        limits: ProcessorLimits = LIMITS,
         pack: int = 5,
-        max_calls: int = 10,
-        poll_interval_s: float = 0.05,
-        grace_s: float = 5,
+        canary_share: float = 0.0,
         lock: QueueLock | None = None,
     ) -> BatchProcessor:
-        return BatchProcessor(
+        reader = Reader(
             database,
             analyzer,
-            limits=ProcessorLimits(
-                batch_size=batch_size,
-                max_calls=max_calls,
-                max_attempts=3,
-                poll_interval_s=poll_interval_s,
-                grace_s=grace_s,
-            ),
-            pack_size=PackSize(smallest=1, start=pack, largest=50),
-            queue_lock=lock,
+            prefilter=Prefilter(None, cascade_confidence=None, audit_share=0.0),
+            pack_size=PackSize(PackLimits(smallest=1, start=pack, largest=50)),
+            policy=replace(POLICY, canary_share=canary_share),
             now=clock.now,
         )
+        return BatchProcessor(database, reader, limits=limits, queue_lock=lock, metrics=metrics, now=clock.now)
 
     return make
 
@@ -200,37 +155,6 @@ async def test_a_row_with_nothing_to_read_is_skipped_and_says_why(
     assert analyzer.packs == []
 
 
-async def test_rows_travel_in_packs(make_processor: MakeProcessor, accept: Any) -> None:
-    analyzer = ScriptedAnalyzer()
-    await accept(*(f"late parcel {number}" for number in range(10)))
-
-    await turn(make_processor(analyzer, batch_size=10, pack=4))
-
-    assert sorted(len(pack) for pack in analyzer.packs) == [2, 4, 4]
-
-
-async def test_an_unusable_result_is_tried_again_alone(
-    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, clock: HandClock
-) -> None:
-    def spoil(texts: Sequence[str]) -> Any:
-        return [
-            GrokReplyInvalid("unusable") if text == "bad" and len(texts) > 1 else analysis_of(text) for text in texts
-        ]
-
-    analyzer = ScriptedAnalyzer(spoil)
-    processor = make_processor(analyzer)
-    good, bad = await accept("good", "bad")
-    await turn(processor)
-    assert await statuses(database, [good, bad]) == ["completed", "pending"]
-
-    clock.turn(60)
-    await accept("another")
-    await turn(processor)
-
-    assert sorted(analyzer.packs[1:]) == [["another"], ["bad"]]
-    assert (await look(database, bad))["attempts"] == 1
-
-
 async def test_a_row_fails_after_three_unusable_answers_with_the_last_one_kept(
     database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, clock: HandClock
 ) -> None:
@@ -271,21 +195,23 @@ async def test_an_unusable_answer_never_becomes_an_insight(
 async def test_an_outage_of_any_length_fails_nothing_and_costs_no_attempt(
     database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, clock: HandClock, error: Exception
 ) -> None:
-    down = True
+    analyzer = ScriptedAnalyzer()
 
-    def react(_texts: Sequence[str]) -> None:
-        if down:
-            raise error
+    def fail(_texts: Sequence[str]) -> None:
+        analyzer.told_wait_s = 10.0  # the lane shuts
+        raise error
 
-    processor = make_processor(ScriptedAnalyzer(react))
+    analyzer.react = fail
+    processor = make_processor(analyzer)
     ids = await accept(*(f"late parcel {number}" for number in range(12)))
     for _ in range(100):
+        analyzer.told_wait_s = 0.0
         await turn(processor)
         clock.turn(15)
     rows = [await look(database, one) for one in ids]
     assert {(row["status"], row["attempts"]) for row in rows} == {("pending", 0)}
 
-    down = False
+    analyzer.react, analyzer.told_wait_s = None, 0.0
     for _ in range(12):
         await turn(processor)
         clock.turn(15)
@@ -304,46 +230,6 @@ async def test_nothing_is_claimed_while_calls_make_no_sense(
 
     assert rest_s == pytest.approx(0.02)
     assert await statuses(database, ids) == ["pending"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        pytest.param(GrokRefused, "content_filtered", id="refused"),
-        pytest.param(GrokTooLarge, "too_large", id="too large"),
-    ],
-)
-async def test_a_pack_is_halved_down_to_the_one_text_at_fault(
-    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, kind: Any, code: str
-) -> None:
-    def refuse(texts: Sequence[str]) -> None:
-        if "guilty" in texts:
-            raise kind("not this one")
-
-    analyzer = ScriptedAnalyzer(refuse)
-    texts = [f"innocent {number}" for number in range(7)]
-    ids = await accept(*texts[:5], "guilty", *texts[5:])
-
-    await turn(make_processor(analyzer, pack=8))
-
-    found = await statuses(database, ids)
-    assert found == ["completed"] * 5 + ["failed"] + ["completed"] * 2
-    assert (await look(database, ids[5]))["error_code"] == code
-    assert len(analyzer.packs) == 7
-
-
-async def test_a_request_of_ours_that_is_rejected_fails_its_rows_with_the_reason(
-    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any
-) -> None:
-    def reject(_texts: Sequence[str]) -> None:
-        raise GrokRequestRejected("xAI answered 422: missing field")
-
-    ids = await accept("one", "two")
-
-    await turn(make_processor(ScriptedAnalyzer(reject)))
-
-    assert await statuses(database, ids) == ["failed", "failed"]
-    assert (await look(database, ids[0]))["error"] == "xAI answered 422: missing field"
 
 
 async def test_an_exception_in_one_row_never_touches_another(
@@ -380,33 +266,13 @@ async def test_a_row_that_cannot_be_saved_never_keeps_its_neighbours_from_comple
     assert await statuses(database, ids) == ["completed", "failed", "completed"]
 
 
-async def test_a_failure_halves_the_pack_and_a_backlog_that_flows_doubles_it() -> None:
-    size = PackSize(smallest=1, start=8, largest=20)
-    size.record_failure()
-    assert size.current == 4
-
-    for _ in range(12):
-        size.record_claim(full=True)
-
-    assert size.current == 20
-
-
-async def test_a_pack_is_never_smaller_than_the_smallest() -> None:
-    size = PackSize(smallest=3, start=5, largest=50)
-
-    for _ in range(9):
-        size.record_failure()
-
-    assert size.current == 3
-
-
 # The loop
 
 
 async def test_an_accepted_row_wakes_a_processor_at_rest(
     database: FaultyDatabase, make_processor: MakeProcessor, accept: Any
 ) -> None:
-    processor = make_processor(ScriptedAnalyzer(), poll_interval_s=600)
+    processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
     running = asyncio.create_task(processor.run())
     await asyncio.sleep(0.05)
     started = asyncio.get_running_loop().time()
@@ -427,7 +293,7 @@ async def _all_are(database: Database, ids: Sequence[str], wanted: str) -> bool:
 async def test_a_backlog_is_worked_off_without_a_rest_between_batches(
     database: FaultyDatabase, make_processor: MakeProcessor, accept: Any
 ) -> None:
-    processor = make_processor(ScriptedAnalyzer(), poll_interval_s=600)
+    processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
     ids = await accept(*(f"late parcel {number}" for number in range(300)))
 
     running = asyncio.create_task(processor.run())
@@ -449,7 +315,7 @@ async def test_one_slow_answer_holds_up_nobody(
                 await slow.wait()
             return await super().analyze(texts)
 
-    processor = make_processor(OneSlow(), pack=1, poll_interval_s=600)
+    processor = make_processor(OneSlow(), limits=SELDOM, pack=1)
     ids = await accept("slow", *(f"late parcel {number}" for number in range(40)))
     running = asyncio.create_task(processor.run())
 
@@ -466,7 +332,7 @@ async def test_no_more_packs_are_under_way_than_calls_are_free(
 ) -> None:
     analyzer = ScriptedAnalyzer()
     analyzer.hold = asyncio.Event()
-    processor = make_processor(analyzer, pack=10, max_calls=3)
+    processor = make_processor(analyzer, limits=replace(LIMITS, max_calls=3), pack=10)
     ids = await accept(*(f"late parcel {number}" for number in range(100)))
 
     running = asyncio.create_task(processor.run())
@@ -553,7 +419,7 @@ async def test_stopping_releases_what_does_not_end_in_time(
     analyzer = ScriptedAnalyzer()
     analyzer.hold = asyncio.Event()
     ids = await accept("one", "two")
-    processor = make_processor(analyzer, grace_s=0.05)
+    processor = make_processor(analyzer, limits=replace(LIMITS, grace_s=0.05))
     running = asyncio.create_task(processor.run())
     await until(lambda: _has_called(analyzer))
 
@@ -580,7 +446,7 @@ async def test_a_processor_that_seldom_polls_still_shows_that_it_lives(
     make_processor: MakeProcessor, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_processor, "_TICK_EVERY_S", 0.01)
-    processor = make_processor(ScriptedAnalyzer(), poll_interval_s=3600)
+    processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
     running = asyncio.create_task(processor.run())
     await asyncio.sleep(0.05)
 
@@ -717,7 +583,7 @@ async def test_a_row_that_is_released_is_taken_when_it_is_due_not_at_the_next_po
     make_processor: MakeProcessor, accept: Callable[..., Any], clock: HandClock
 ) -> None:
     analyzer = ScriptedAnalyzer(lambda _texts: [GrokReplyInvalid("unusable")])
-    processor = make_processor(analyzer, poll_interval_s=3600)
+    processor = make_processor(analyzer, limits=SELDOM)
     await accept("late parcel")
     await turn(processor)
 
@@ -761,3 +627,156 @@ async def test_the_queue_is_not_owned_before_its_abandoned_rows_are_released(
 
     assert (held_after_failure, lock.held) == (False, True)
     lock.release()
+
+
+# What is shared, watched and counted
+
+
+def sample(metrics: Metrics, name: str) -> float:
+    """The value of a line of the metrics, such as `insights_conversations_finished_total{status="failed"}`."""
+    lines = metrics.render(queue_depth=None).decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+async def test_rows_of_two_batches_with_one_text_are_completed_by_one_call(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, metrics: Metrics
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    analyzer.hold = asyncio.Event()
+    processor = make_processor(analyzer)
+    ids = await accept(*["late parcel"] * 30)
+    for _ in range(3):
+        await processor.run_once()
+
+    analyzer.hold.set()
+    await processor.drain()
+
+    assert await statuses(database, ids) == ["completed"] * 30
+    assert (analyzer.packs, sample(metrics, "insights_analysis_cache_hits_total")) == ([["late parcel"]], 29)
+
+
+async def test_canaries_are_asked_when_nothing_else_waits(make_processor: MakeProcessor, accept: Any) -> None:
+    analyzer = ScriptedAnalyzer()
+    processor = make_processor(analyzer, canary_share=1.0)
+    await accept("one", "two")
+    await turn(processor)
+    while_there_was_work = list(map(len, analyzer.packs))
+
+    await turn(processor)
+
+    assert (while_there_was_work, sorted(map(len, analyzer.packs))) == ([2], [1, 1, 2])
+
+
+async def test_with_a_backlog_one_canary_at_a_time_is_asked_once_many_wait(
+    make_processor: MakeProcessor, accept: Any
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    processor = make_processor(analyzer, canary_share=1.0, pack=50)
+    await accept(*(f"text {number}" for number in range(50)))
+    await turn(processor)
+
+    for number in range(3):
+        await accept(f"next {number}", f"last {number}")
+        await turn(processor)
+
+    assert sorted(map(len, analyzer.packs)) == [1, 1, 1, 2, 2, 2, 50]
+
+
+async def test_canaries_that_wait_are_let_go_when_the_service_stops(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    analyzer.hold = asyncio.Event()
+    processor = make_processor(analyzer, canary_share=1.0)
+    last = await accept("three", "four")
+    running = asyncio.create_task(processor.run())
+    await until(lambda: _all_are(database, last, "processing"))
+
+    processor.stop()
+    analyzer.hold.set()
+    await running
+
+    assert list(map(len, analyzer.packs)) == [2]
+
+
+async def test_what_became_of_rows_is_counted_once_and_not_for_those_who_lost_them(
+    make_processor: MakeProcessor, accept: Any, clock: HandClock, metrics: Metrics
+) -> None:
+    late = ScriptedAnalyzer()
+    late.hold = asyncio.Event()
+    sleeper = make_processor(late)
+    await accept("late parcel", "lost parcel", "https://t.co/x")
+    await sleeper.run_once()
+    clock.turn(LEASE_S)
+    await turn(make_processor(ScriptedAnalyzer()))
+
+    late.hold.set()
+    await sleeper.drain()
+
+    assert sample(metrics, 'insights_conversations_finished_total{status="completed"}') == 2
+    assert sample(metrics, 'insights_conversations_finished_total{status="skipped"}') == 1
+    assert sample(metrics, 'insights_prefilter_skips_total{reason="link_only"}') == 1
+
+
+async def test_the_throughput_is_that_of_the_last_minute(
+    make_processor: MakeProcessor, accept: Any, clock: HandClock
+) -> None:
+    processor = make_processor(ScriptedAnalyzer())
+    await accept(*(f"late parcel {number}" for number in range(10)), "https://t.co/x", "@support")
+    await turn(processor)
+    await turn(processor)
+
+    assert processor.finished_per_s() == pytest.approx(0.2)
+    clock.turn(61)
+    assert processor.finished_per_s() == 0
+
+
+async def test_a_row_whose_outcome_cannot_be_saved_is_not_held_for_ever(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, clock: HandClock
+) -> None:
+    processor = make_processor(ScriptedAnalyzer())
+    ids = await accept("https://t.co/x")
+    await processor.run_once()
+    database.faults = [RuntimeError("a bug of ours")]
+    await processor.drain()
+
+    clock.turn(LEASE_S - 1)
+    await processor._renew_leases()  # pyright: ignore[reportPrivateUsage] - by itself it comes every 20 s
+    clock.turn(1)
+    await turn(processor)
+
+    assert await statuses(database, ids) == ["skipped"]
+
+
+async def test_a_new_owner_of_the_queue_charges_the_calls_of_the_dead_one(
+    database: FaultyDatabase, make_processor: MakeProcessor, clock: HandClock
+) -> None:
+    assert database.file is not None
+    wanted = store.Reservation("caller", 1, "grok-4.3", 5, 700, None, 10, timedelta(seconds=1))
+    await database.write(partial(store.reserve_call, wanted=wanted, now=clock.now()))
+    clock.turn(1)
+
+    await turn(make_processor(ScriptedAnalyzer(), lock=QueueLock(database.file)))
+
+    counts = await database.read(partial(queries.count_for_operator, day=clock.now().date().isoformat()))
+    assert counts.reserved_ticks == 0
+    assert [(row.cost_ticks, row.unreported_calls, row.conversations) for row in counts.usage] == [(700, 1, 5)]
+
+
+async def test_answers_that_are_too_old_are_purged(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, clock: HandClock
+) -> None:
+    processor = make_processor(ScriptedAnalyzer())
+    await accept("late parcel")
+    await turn(processor)
+    clock.turn(31 * 86_400)
+
+    running = asyncio.create_task(processor.run())
+    await until(lambda: _is_empty(database, "analysis_cache"))
+    processor.stop()
+    await running
+
+
+async def _is_empty(database: Database, table: str) -> bool:
+    count = f"SELECT count(*) FROM {table}"
+    return await database.read(lambda session: session.exec_driver_sql(count).scalar()) == 0

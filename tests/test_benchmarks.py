@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -9,10 +11,13 @@ import pytest
 
 from benchmarks import servers
 from benchmarks.figures import bucket_counts, histogram, percentile
+from benchmarks.grok_bench import Report, compare
+from benchmarks.grok_runs import Lane, fake_xai, share_of_rate, steady_part
 from benchmarks.http_load import Address, Connection, TrivialServer, connect, drive, read_reply, request_bytes
 from benchmarks.load_test import load, read_address
 from benchmarks.single_posts import Round, SinglePosts, single_posts
 from benchmarks.texts import conversation, conversation_text
+from tests.fake_xai_journal import CHAT, Call
 
 pytestmark = pytest.mark.integration
 
@@ -207,3 +212,76 @@ async def test_the_plain_design_stores_what_it_accepts(tmp_path: Path) -> None:
 
     assert (tally.statuses, status) == ({202: 10}, 202)
     assert (len(stored), {orjson.loads(body)["conversation_id"] for body in tally.bodies} - set(stored)) == (30, set())
+
+
+def _calls(*moments: float, texts_each: int = 1) -> list[Call]:
+    """Calls that arrived then, each with texts of its own."""
+    return [
+        Call(number, at_s, at_s, CHAT, "key", None, 1, texts=[f"{number}.{place}" for place in range(texts_each)])
+        for number, at_s in enumerate(moments, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param([number / 8 for number in range(100)], id="evenly"),
+        pytest.param([number // 10 * 1.25 for number in range(100)], id="ten at once"),
+    ],
+)
+def test_the_part_of_a_rate_that_is_used_is_told_whether_calls_come_in_bursts_or_not(moments: list[float]) -> None:
+    assert share_of_rate(_calls(*moments), limit=10) == pytest.approx(0.8)
+
+
+def test_a_rate_is_not_told_from_too_few_calls() -> None:
+    with pytest.raises(RuntimeError, match="too few"):
+        share_of_rate(_calls(*range(20)), limit=10)
+
+
+def test_the_steady_part_has_whole_rounds_between_the_start_and_the_last_new_text() -> None:
+    calls = _calls(*(number // 10 * 2.0 for number in range(67)))
+    asked_again = [Call(68, 90.0, 90.0, CHAT, "key", None, 1, texts=["1.0"])]
+
+    steady = steady_part(calls + asked_again)
+
+    assert (steady[0].number, steady[-1].number) == (21, 61)
+
+
+def _lane(name: str, *, conversations_per_s: float, usd: float, busiest_window: int = 10) -> Lane:
+    return Lane(name, 1000, 1000, conversations_per_s, 5.0, busiest_window, usd, cached_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("packed", "missed"),
+    [
+        pytest.param(_lane("packed", conversations_per_s=47, usd=0.3), [], id="all is kept"),
+        pytest.param(_lane("packed", conversations_per_s=44, usd=0.3), ["conversations/s"], id="too slow"),
+        pytest.param(_lane("packed", conversations_per_s=47, usd=0.4), ["USD per 1,000 conversations"], id="too dear"),
+        pytest.param(
+            _lane("packed", conversations_per_s=47, usd=0.3, busiest_window=11),
+            ["calls in the busiest 1 s"],
+            id="above the limit",
+        ),
+    ],
+)
+def test_packs_are_held_to_what_was_promised(packed: Lane, missed: list[str]) -> None:
+    plain = _lane("plain", conversations_per_s=5, usd=1.4)
+
+    findings = compare(packed, packed, plain)
+
+    assert [found.measured for found in findings if found.good is False] == missed
+
+
+def test_a_part_that_is_missing_is_no_success() -> None:
+    assert not Report("a machine").passed
+
+
+def test_the_plain_way_to_ask_grok_analyzes_all_in_one_call_each(tmp_path: Path) -> None:
+    with fake_xai(tmp_path, latency_s=0) as xai:
+        program = str(servers.ROOT / "benchmarks" / "plain_grok.py")
+        work = ["--db", str(tmp_path / "plain.db"), "--conversations", "12", "--calls-per-s", "1000"]
+        plain = subprocess.run([sys.executable, program, "--url", xai.url, *work], capture_output=True, check=True)
+        calls = xai.journal().chats
+
+    assert orjson.loads(plain.stdout) == {"done": 12}
+    assert [(len(call.texts), call.status, call.valid) for call in calls] == [(1, 200, True)] * 12

@@ -68,7 +68,7 @@ def test_the_readme_lists_every_endpoint() -> None:
     listed = set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) /\S+)`", README, flags=re.MULTILINE))
     served = {
         f"{method} {route.path}"
-        for router in (routes.taking_in, routes.api, routes.router)
+        for router in routes.ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()

@@ -47,7 +47,8 @@ async def test_health_says_that_all_is_well(api: httpx2.AsyncClient) -> None:
 async def test_ready_says_so(api: httpx2.AsyncClient) -> None:
     answer = await api.get("/ready")
 
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    told = {"status": "ready", "grok": "not_needed", "details": "The offline analyzer needs no key."}
+    assert (answer.status_code, answer.json()) == (200, told)
 
 
 @dataclass

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, Service, SocketXai, free_port, post_one, running_service, socket_xai, wait_until
+from tests.fake_xai import FakeXaiServer, running_fake_xai
+from tests.harness import ROOT, Service, free_port, post_one, running_service, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -44,6 +45,10 @@ def start(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         pytest.param({"MIN_BATCH_SIZE": "50"}, "MIN_BATCH_SIZE", id="a smallest above the start"),
         pytest.param({"API_KEYS": "short"}, "API_KEYS", id="a short key"),
         pytest.param({"TOPICS_FILE": "nowhere.yaml"}, "nowhere.yaml", id="no topics"),
+        pytest.param({"PRICES_FILE": "nowhere.yaml"}, "nowhere.yaml", id="no prices"),
+        pytest.param({"GROK_PACK_SIZE": "51"}, "GROK_PACK_SIZE", id="packs too large"),
+        pytest.param({"GROK_DAILY_BUDGET_USD": "-1"}, "GROK_DAILY_BUDGET_USD", id="a budget below nothing"),
+        pytest.param({"CANARY_SHARE": "1.1"}, "CANARY_SHARE", id="more canaries than rows"),
         pytest.param({"TRUSTED_PROXIES": "everybody"}, "everybody", id="a network that is none"),
     ],
 )
@@ -92,8 +97,8 @@ def test_a_secret_that_is_refused_is_not_printed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def xai() -> Generator[SocketXai]:
-    with socket_xai() as running:
+def xai() -> Generator[FakeXaiServer]:
+    with running_fake_xai() as running:
         yield running
 
 
@@ -109,11 +114,13 @@ def test_sigterm_at_rest_ends_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_while_a_call_hangs_ends_in_time_and_releases_what_is_in_hand(tmp_path: Path, xai: SocketXai) -> None:
+def test_sigterm_while_a_call_hangs_ends_in_time_and_releases_what_is_in_hand(
+    tmp_path: Path, xai: FakeXaiServer
+) -> None:
     xai.hang()
     with running_service(tmp_path, **xai.environment) as service, service.client() as client:
         one = post_one(client, "late parcel")
-        wait_until(lambda: bool(xai.payloads))
+        wait_until(lambda: bool(xai.journal.chats))
         took_s = service.stop()
 
     assert took_s <= 10
@@ -124,11 +131,11 @@ def test_sigterm_while_a_call_hangs_ends_in_time_and_releases_what_is_in_hand(tm
 
 
 @pytest.mark.slow
-def test_sigterm_with_half_a_body_and_a_hanging_call_still_ends_in_time(tmp_path: Path, xai: SocketXai) -> None:
+def test_sigterm_with_half_a_body_and_a_hanging_call_still_ends_in_time(tmp_path: Path, xai: FakeXaiServer) -> None:
     xai.hang()
     with running_service(tmp_path, **xai.environment) as service, service.client() as client:
         post_one(client, "late parcel")
-        wait_until(lambda: bool(xai.payloads))
+        wait_until(lambda: bool(xai.journal.chats))
         with socket.create_connection(("127.0.0.1", service.port)) as half:
             half.sendall(
                 b"POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -141,11 +148,11 @@ def test_sigterm_with_half_a_body_and_a_hanging_call_still_ends_in_time(tmp_path
     assert_nothing_in_hand(service)
 
 
-def test_what_was_released_is_analyzed_after_the_next_start(tmp_path: Path, xai: SocketXai) -> None:
+def test_what_was_released_is_analyzed_after_the_next_start(tmp_path: Path, xai: FakeXaiServer) -> None:
     xai.hang()
     with running_service(tmp_path, **xai.environment) as service, service.client() as client:
         post_one(client, "late parcel")
-        wait_until(lambda: bool(xai.payloads))
+        wait_until(lambda: bool(xai.journal.chats))
         service.kill()
 
     with running_service(tmp_path) as again:

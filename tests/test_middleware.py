@@ -1,12 +1,14 @@
 """Who a client is, and what every request passes."""
 
 import ipaddress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from errors import InvalidSchema
 from middleware import Message, RequestLog, Scope, client_address, send_error
+from telemetry import Metrics
 
 pytestmark = pytest.mark.unit
 
@@ -42,7 +44,12 @@ def test_a_client_is_the_peer_or_what_a_trusted_proxy_says(peer: str | None, for
     assert address(peer, forwarded) == expected
 
 
-async def run(app: Any, scope: Scope) -> list[Message]:
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+async def run(app: Any, scope: Scope, *, metrics: Metrics | None = None) -> list[Message]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -51,7 +58,7 @@ async def run(app: Any, scope: Scope) -> list[Message]:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    await RequestLog(app)(scope, receive, send)
+    await RequestLog(app, metrics=metrics or Metrics())(scope, receive, send)
     return sent
 
 
@@ -97,3 +104,44 @@ async def test_a_request_id_with_a_line_break_never_comes_back() -> None:
     values = [value for name, value in start["headers"] if name == b"x-request-id"]
     assert len(values) == 1
     assert b"\r" not in values[0]
+
+
+async def refuse(_scope: Scope, _receive: Any, send: Any) -> None:
+    await send_error(InvalidSchema("no"), send)
+
+
+def requests_counted(metrics: Metrics) -> list[str]:
+    lines = metrics.render(queue_depth=None).decode().splitlines()
+    return [line.removeprefix("insights_requests_total") for line in lines if line.startswith(REQUESTS)]
+
+
+REQUESTS = "insights_requests_total{"
+
+
+async def test_every_request_is_counted_by_its_route(metrics: Metrics) -> None:
+    route = SimpleNamespace(path="/api/v1/conversations/{conversation_id}")
+
+    for one in ("conv_1", "conv_2"):
+        await run(refuse, {**HTTP, "path": f"/api/v1/conversations/{one}", "route": route}, metrics=metrics)
+
+    assert requests_counted(metrics) == [
+        '{method="GET",route="/api/v1/conversations/{conversation_id}",status="400"} 2.0'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "label"), [("GET", "GET"), ("HEAD", "HEAD"), ("BREW", "other"), ("get", "other"), ("X" * 999, "other")]
+)
+async def test_a_method_that_nobody_knows_is_counted_as_one_of_many(metrics: Metrics, method: str, label: str) -> None:
+    await run(refuse, {**HTTP, "method": method, "path": "/nothing"}, metrics=metrics)
+
+    assert requests_counted(metrics) == [f'{{method="{label}",route="unmatched",status="400"}} 1.0']
+
+
+async def test_what_nobody_caught_is_counted_too(metrics: Metrics) -> None:
+    async def broken(_scope: Scope, _receive: Any, _send: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    await run(broken, HTTP, metrics=metrics)
+
+    assert requests_counted(metrics) == ['{method="GET",route="unmatched",status="500"} 1.0']

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -25,11 +25,19 @@ def connection(database_url: str) -> Generator[Connection]:
 
 
 def migrate(connection: Connection, revision: str) -> None:
+    _run(command.upgrade, connection, revision)
+
+
+def go_back(connection: Connection, revision: str) -> None:
+    _run(command.downgrade, connection, revision)
+
+
+def _run(step: Callable[[Config, str], None], connection: Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     connection.exec_driver_sql("BEGIN")
-    (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+    step(config, revision)
     connection.exec_driver_sql("COMMIT")
 
 
@@ -80,14 +88,14 @@ def test_the_database_knows_every_check_of_the_models_by_name(connection: Connec
 
     named = {name for table in read_schema(connection).values() for name in table["checks"]}
 
-    assert len(named) == 11
-    assert all(name.startswith(("ck_conversations_", "ck_insights_")) for name in named)
+    assert len(named) == 12
+    assert all(name.startswith(("ck_conversations_", "ck_insights_", "ck_grok_calls_")) for name in named)
 
 
 def test_going_back_leaves_nothing_and_forward_again_all(connection: Connection) -> None:
     migrate(connection, "head")
     before = read_schema(connection)
-    migrate(connection, "base")
+    go_back(connection, "base")
     left = read_schema(connection)
     migrate(connection, "head")
 
@@ -98,12 +106,30 @@ def test_going_back_leaves_nothing_and_forward_again_all(connection: Connection)
 def test_every_step_can_be_taken_back_and_again(connection: Connection) -> None:
     scripts = ScriptDirectory(str(MIGRATIONS))
     revisions = [script.revision for script in scripts.walk_revisions()][::-1]
-    for revision in revisions:
+    for earlier, revision in zip(["base", *revisions], revisions, strict=False):
+        before = read_schema(connection)
         migrate(connection, revision)
-        migrate(connection, "-1") if revision != revisions[0] else migrate(connection, "base")
+        go_back(connection, earlier)
+        assert read_schema(connection) == before
         migrate(connection, revision)
 
     assert revision_of(connection) == scripts.get_current_head()
+
+
+def test_a_step_forward_or_back_keeps_the_conversations(connection: Connection) -> None:
+    migrate(connection, "20261120_initial")
+    insert = (
+        "INSERT INTO conversations (id, text, timestamp, status, created_at, due_at) VALUES ('conv_1', 'late', {0})"
+    )
+    moment = "'2026-03-01T12:00:00Z'" if connection.dialect.name == "postgresql" else "1772366400000000"
+    connection.exec_driver_sql(insert.format(f"{moment}, 'pending', {moment}, {moment}"))
+
+    migrate(connection, "head")
+    forward = connection.exec_driver_sql("SELECT id, status FROM conversations").all()
+    go_back(connection, "20261120_initial")
+
+    assert forward == [("conv_1", "pending")]
+    assert connection.exec_driver_sql("SELECT id, status FROM conversations").all() == forward
 
 
 def test_opening_the_database_brings_it_to_the_newest_schema(connection: Connection, database_url: str) -> None:

@@ -7,14 +7,15 @@ import httpx2
 import jsonschema
 import pytest
 
-from circuit_breaker import CircuitBreaker
-from grok_client import CallLimits, GrokClient
+from account import FreeCalls
+from grok_client import GrokClient
 from local_analyzer import LocalAnalyzer
 from mock_grok import LOCAL_MODEL, MockGrokTransport
 from prompts import Prompt
-from rate_limiter import SlidingWindow
 from schemas import Analysis, Sentiment
-from tests.harness import ROOT, XAI, HandClock
+from tests.clients import Terms, make_grok_client
+from tests.fake_xai_answers import XAI
+from tests.harness import ROOT, HandClock
 from topics import load_topics, topic_patterns
 
 pytestmark = pytest.mark.unit
@@ -44,16 +45,9 @@ def prompt() -> Prompt:
 
 
 @pytest.fixture
-def client(offline: httpx2.AsyncClient, prompt: Prompt) -> GrokClient:
-    hand = HandClock()
-    return GrokClient(
-        offline,
-        model=LOCAL_MODEL,
-        prompt=prompt,
-        window=SlidingWindow(1000, window_s=1, monotonic=hand.monotonic),
-        breaker=CircuitBreaker(threshold=5, cooldown_s=10, monotonic=hand.monotonic),
-        limits=CallLimits(10, 30, monotonic=hand.monotonic, sleep=hand.sleep),
-    )
+def client(offline: httpx2.AsyncClient, prompt: Prompt, clock: HandClock) -> GrokClient:
+    terms = Terms(model=LOCAL_MODEL, prompt=prompt, deadline_s=30)
+    return make_grok_client(offline, clock, terms=terms, account=FreeCalls())
 
 
 async def test_every_text_is_answered_through_the_same_client(client: GrokClient) -> None:
@@ -61,6 +55,7 @@ async def test_every_text_is_answered_through_the_same_client(client: GrokClient
 
     assert all(isinstance(result, Analysis) for result in answer.results)
     assert answer.model == LOCAL_MODEL
+    assert client.wait_s() == 0
 
 
 async def test_the_same_text_is_answered_the_same(client: GrokClient) -> None:

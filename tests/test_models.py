@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from database import Database, WriteSession
-from models import Conversation, IdempotencyKey, InsightRow, InsightTopic
+from models import Base, CachedAnalysis, Conversation, GrokCall, IdempotencyKey, InsightRow, InsightTopic
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -156,6 +156,63 @@ async def test_a_topic_of_no_insight_is_refused(database: Database) -> None:
 
     with pytest.raises(IntegrityError, match=r"(?i)foreign.key"):
         await database.write(lambda session: session.execute(insert(InsightTopic), [row]).close())
+
+
+ANSWER: dict[str, Any] = {
+    "key": b"k" * 32,
+    "conversation_id": "conv_1",
+    "analysis": {},
+    "model": "grok-4.3",
+    "created_at": NOW,
+}
+CALL: dict[str, Any] = {
+    "caller": "this one",
+    "day": "2026-03-01",
+    "model": "grok-4.3",
+    "conversations": 5,
+    "reserved_ticks": 7,
+    "called_at": NOW,
+}
+
+
+async def store_row(database: Database, table: type[Base], row: dict[str, Any]) -> None:
+    await database.write(lambda session: session.execute(insert(table), [row]).close())
+
+
+async def test_an_answer_of_no_conversation_is_not_kept(database: Database) -> None:
+    with pytest.raises(IntegrityError, match=r"(?i)foreign.key"):
+        await store_row(database, CachedAnalysis, ANSWER)
+
+
+async def test_a_text_has_one_answer(database: Database) -> None:
+    await store_conversation(database, PENDING)
+    await store_row(database, CachedAnalysis, ANSWER)
+
+    with pytest.raises(IntegrityError, match="analysis_cache"):
+        await store_row(database, CachedAnalysis, ANSWER)
+
+
+async def test_a_key_comes_back_byte_by_byte(database: Database) -> None:
+    key = bytes(range(256))[::8]
+    await store_conversation(database, PENDING)
+
+    await store_row(database, CachedAnalysis, ANSWER | {"key": key})
+
+    found = await database.read(lambda session: session.scalar(select(CachedAnalysis.key)))
+    assert bytes(found or b"") == key
+
+
+async def test_a_call_cannot_reserve_less_than_nothing(database: Database) -> None:
+    with pytest.raises(IntegrityError, match="ck_grok_calls_reserved_not_negative"):
+        await store_row(database, GrokCall, CALL | {"reserved_ticks": -1})
+
+
+async def test_a_sum_in_ticks_may_be_larger_than_32_bits(database: Database) -> None:
+    much = 50_000 * 10**10
+
+    await store_row(database, GrokCall, CALL | {"reserved_ticks": much})
+
+    assert await database.read(lambda session: session.scalar(select(GrokCall.reserved_ticks))) == much
 
 
 def _is_a_year_in_utc(moment: datetime) -> bool:

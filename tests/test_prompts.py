@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prompts import Prompt, Reply
 from schemas import Analysis
-from tests.harness import result_for, score_of
+from tests.fake_xai_answers import result_for, score_of
 
 pytestmark = pytest.mark.unit
 
@@ -107,6 +107,7 @@ def test_a_result_with_any_value_is_analyzed_within_range_or_not_at_all(changed:
         pytest.param("```\n{}\n```", id="a bare fence"),
         pytest.param("  \n```JSON\n{}```  \n", id="a fence with blanks around"),
         pytest.param("\n\n  {}\n", id="blanks alone"),
+        pytest.param("\ufeff{}", id="a byte order mark"),
     ],
 )
 def test_a_fence_around_the_answer_is_taken_off(wrap: str) -> None:
@@ -131,6 +132,11 @@ def test_a_fence_around_the_answer_is_taken_off(wrap: str) -> None:
         pytest.param('{"results": []} {"results": []}', id="two documents"),
         pytest.param('{"results": [{"id": 100001, "sentiment_score": NaN}]}', id="NaN"),
         pytest.param('{"results": "\\ud800"}', id="a lone surrogate"),
+        pytest.param('Here it is: {"results": []}', id="prose before the document"),
+        pytest.param('{"results": []} That is all.', id="prose after the document"),
+        pytest.param('```json\n{"results": []}', id="a fence that does not end"),
+        pytest.param('```json\n{"results": []}\n```\n```json\n{"results": []}\n```', id="two fences"),
+        pytest.param('{"results": [], "results": []}', id="two lists of results"),
         pytest.param("[" * 5000 + "]" * 5000, id="nested 5,000 deep"),
     ],
 )
@@ -158,6 +164,7 @@ def test_what_is_no_answer_is_refused_whole(content: str) -> None:
         pytest.param({"summary": None}, id="no summary"),
         pytest.param({"language": 3}, id="a language that is a number"),
         pytest.param({"verdict": "fine"}, id="a member nobody asked for"),
+        pytest.param({"injection_suspected": False}, id="a member that is ours to set"),
     ],
 )
 def test_a_result_that_breaks_the_schema_is_its_items_problem_alone(changed: dict[str, object]) -> None:
@@ -167,10 +174,20 @@ def test_a_result_that_breaks_the_schema_is_its_items_problem_alone(changed: dic
     assert set(reply.analyses) == set(IDS[1:])
 
 
-def test_a_problem_never_holds_what_the_model_said() -> None:
-    reply = read([result(IDS[0], sentiment_score="canary-4711")])
+@pytest.mark.parametrize("changed", [{"sentiment_score": "canary-4711"}, {"canary-4711": 1}])
+def test_a_problem_never_holds_what_the_model_said(changed: dict[str, object]) -> None:
+    reply = read([result(IDS[0], **changed)])
 
+    assert reply.problems[IDS[0]]
     assert "canary-4711" not in str(reply.problems)
+
+
+def test_a_result_that_names_two_ids_is_nobodys() -> None:
+    claimed_twice = f'{json.dumps(result(IDS[0]))[:-1]}, "id": {IDS[1]}}}'
+
+    reply = PROMPT.read_reply(f'{{"results": [{claimed_twice}]}}', expected=IDS[:2])
+
+    assert set(reply.problems) == set(IDS[:2])
 
 
 @pytest.mark.parametrize("missing", ["sentiment_score", "clusters", "confidence", "reasoning", "summary"])
@@ -201,11 +218,12 @@ def test_topics_are_folded_into_ours(said: list[str], kept: tuple[str, ...]) -> 
     assert reply.analyses[IDS[0]].clusters == kept
 
 
-def test_control_and_direction_characters_are_taken_out_of_free_text() -> None:
-    reply = read([result(IDS[0], reasoning="a\x00b\x1b[31m\u202ec", summary="x\u2066y" * 500)], expected=[IDS[0]])
+def test_what_nobody_sees_is_taken_out_of_free_text() -> None:
+    hidden = result(IDS[0], reasoning=" a\x00b\x1b[31m\u202ec\U000e0041\n", summary="x\u2066y" * 500, language="e\x00n")
 
-    analysis = reply.analyses[IDS[0]]
-    assert analysis.reasoning == "ab[31mc"
+    analysis = read([hidden], expected=[IDS[0]]).analyses[IDS[0]]
+
+    assert (analysis.reasoning, analysis.language) == ("ab[31mc", "en")
     assert len(analysis.summary) == 400
 
 
@@ -230,7 +248,19 @@ def test_texts_are_in_no_other_place_than_the_document_of_items() -> None:
     system, user = PROMPT.messages({7: hostile}, nonce="n")
 
     assert hostile not in system["content"]
-    assert json.loads(user["content"]) == {"nonce": "n", "items": [{"id": 7, "text": hostile}]}
+    document = json.loads(user["content"])
+    assert (document["nonce"], document["items"]) == ("n", [{"id": 7, "text": hostile}])
+
+
+def test_the_last_word_is_a_constant_reminder_that_texts_are_data() -> None:
+    first, second = (
+        json.loads(PROMPT.messages(items, nonce=nonce)[1]["content"])
+        for items, nonce in (({1: "one"}, "a"), ({2: "two", 3: "three"}, "b"))
+    )
+
+    assert list(first) == ["nonce", "items", "reminder"]
+    assert first["reminder"] == second["reminder"]
+    assert "stranger" in first["reminder"]
 
 
 def test_the_version_follows_the_topics() -> None:
@@ -240,8 +270,8 @@ def test_the_version_follows_the_topics() -> None:
     assert Prompt({"other": "Anything else."}).version != PROMPT.version
 
 
-def test_the_schema_asks_for_every_field_of_an_analysis() -> None:
+def test_the_schema_asks_for_every_field_of_an_analysis_but_the_one_that_is_ours() -> None:
     schema = PROMPT.response_format["json_schema"]["schema"]["properties"]["results"]["items"]
 
-    assert set(schema["required"]) == {"id", *Analysis.model_fields}
+    assert set(schema["required"]) == {"id", *Analysis.model_fields} - {"injection_suspected"}
     assert schema["additionalProperties"] is False

@@ -270,6 +270,7 @@ async def test_an_insight_tells_all_that_the_analyzer_said(database: Database, c
         "summary": "summary",
         "language": "en",
         "model": "grok-4.3",
+        "injection_suspected": False,
     }
 
 

@@ -14,17 +14,19 @@ import store
 from database import ReadSession, WriteSession, parse_database_url
 from models import Base
 from schemas import ConversationIn, ConversationQuery, InsightQuery, Position, Sentiment, Status
-from store import Claim, Idempotency, Submission
+from store import Claim, Idempotency, Reservation, Settlement, Submission
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 MIDDLE = FIRST + timedelta(seconds=10_000)
 ROWS = 20_000  # one a second
-BIG_TABLES = ("conversations", "insights", "insight_topics", "idempotency_keys")
+BIG_TABLES = ("conversations", "insights", "insight_topics", "idempotency_keys", "analysis_cache", "grok_calls")
 SQLITE_NAMES = {
     "sqlite_autoindex_conversations_1": "pk_conversations",
     "sqlite_autoindex_idempotency_keys_1": "pk_idempotency_keys",
     "sqlite_autoindex_insights_1": "uq_insights_conversation_id",
     "insight_topics USING PRIMARY KEY": "insight_topics USING pk_insight_topics",
+    "analysis_cache USING PRIMARY KEY": "analysis_cache USING pk_analysis_cache",
+    "grok_calls USING INTEGER PRIMARY KEY": "grok_calls USING pk_grok_calls",
 }
 CLAIM = Claim("conv_00000000000000000000000000000001", 1, "text", None, FIRST, FIRST, 0, 0)
 
@@ -48,6 +50,15 @@ SEED = (
     "INSERT INTO insight_topics (topic, timestamp, insight_id) SELECT 'topic ' || (n % 500), {at}, n FROM numbers",
     """INSERT INTO idempotency_keys (key_hash, body_hash, outcomes, created_at)
     SELECT 'key ' || n, 'hash', '[]', {at} FROM numbers""",
+    """INSERT INTO analysis_cache (key, conversation_id, analysis, model, created_at)
+    SELECT {key}, {id},
+      '{{"sentiment_score": 0, "clusters": ["other"], "confidence": 1, "reasoning": "r", "summary": "s"}}',
+      'grok-4.3', {at}
+    FROM numbers""",
+    # far more than a minute of calls: as if none had been forgotten
+    """INSERT INTO grok_calls (id, caller, day, model, conversations, reserved_ticks, called_at)
+    SELECT n, 'caller', '2026-01-' || (10 + n % 20), 'grok-4.3', 10, CASE n % 100 WHEN 0 THEN 7 ELSE 0 END, {at}
+    FROM numbers""",
 )
 
 
@@ -56,10 +67,12 @@ def seed(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS})"
         marks = {"id": "printf('conv_%032x', n)", "at": f"{int(FIRST.timestamp())}000000 + n * 1000000"}
+        marks["key"] = "CAST(printf('%032d', n) AS BLOB)"
         connection.exec_driver_sql("BEGIN")
     else:
         numbers = f"WITH numbers AS (SELECT generate_series(1, {ROWS}) AS n)"
         marks = {"id": "'conv_' || lpad(to_hex(n), 32, '0')", "at": f"'{FIRST}'::timestamptz + n * interval '1 second'"}
+        marks["key"] = "convert_to(lpad(n::text, 32, '0'), 'UTF8')"
     for statement in SEED:
         table, columns = statement.format(**marks).split("SELECT", 1)
         insert = f"{table} {numbers} SELECT {columns}"
@@ -205,6 +218,34 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
         pytest.param(conversations(status=Status.FAILED), ["ix_conversations_set_aside"], id="failed conversations"),
         pytest.param(queries.queue_depth, ["ix_conversations_due_at"], id="queue depth"),
         pytest.param(partial(queries.oldest_due, now=LATER), ["ix_conversations_due_at"], id="the longest due"),
+        pytest.param(
+            partial(queries.is_deeper_than, conversations=50), ["ix_conversations_due_at"], id="is the queue deep?"
+        ),
+        pytest.param(
+            partial(queries.known_analyses, keys=[f"{number:032}".encode() for number in range(50)], since=FIRST),
+            ["pk_analysis_cache"],
+            id="known answers",
+        ),
+        pytest.param(
+            partial(store.purge_cache, created_before=FIRST + timedelta(seconds=9)),
+            ["ix_analysis_cache_created_at"],
+            id="purge of answers",
+        ),
+        pytest.param(
+            partial(queries.count_for_operator, day="2026-01-17"),
+            ["ix_conversations_due_at", "ix_conversations_set_aside", "ix_grok_calls_day"],
+            id="the operator's counts",
+        ),
+        pytest.param(
+            partial(store.cancel_call, number=7, now=FIRST + timedelta(seconds=70)),
+            ["pk_grok_calls", "ix_grok_calls_called_at"],
+            id="cancel a call",
+        ),
+        pytest.param(
+            partial(store.settle_call, number=100, settlement=Settlement(), now=FIRST + timedelta(seconds=70)),
+            ["pk_grok_calls", "ix_grok_calls_called_at"],
+            id="settle a call",
+        ),
     ],
 )
 def test_a_hot_query_walks_the_index_made_for_it(
@@ -237,4 +278,29 @@ def test_a_count_reads_no_more_than_it_counts(connection: Connection, wanted: di
 
     [plan] = [plan for statement, plan in plans.items() if is_count_of_insights(statement)]
     assert index in plan
+    assert scanned(plan) == [], plan
+
+
+def test_what_is_reserved_before_a_call_reads_only_the_last_second_and_the_day(connection: Connection) -> None:
+    """On PostgreSQL the window is that of its own clock, in which the calls made up here are long past."""
+    now = FIRST + timedelta(seconds=ROWS)
+    wanted = Reservation("caller", 1, "grok-4.3", 10, 7, 0, 10, timedelta(seconds=1))
+
+    plans = plans_of(connection, partial(store.reserve_call, wanted=wanted, now=now))
+
+    told = "\n\n".join(plans.values())
+    assert "ix_grok_calls_called_at" in told
+    assert "ix_grok_calls_day" in told
+    assert scanned(told) == [], told
+
+
+@pytest.mark.parametrize("table", ["insights", "analysis_cache"])
+def test_what_a_conversation_left_behind_is_found_by_an_index_when_it_is_erased(
+    connection: Connection, table: str
+) -> None:
+    statement = f"DELETE FROM {table} WHERE conversation_id = '{CLAIM.conversation_id}'"  # as the cascade does
+
+    plan = _explain(connection, statement, ())
+
+    assert "conversation_id" in plan
     assert scanned(plan) == [], plan

@@ -1,10 +1,13 @@
+"""No window ever holds more than its limit, waits are told exactly, and clients share fairly."""
+
 from math import ceil
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rate_limiter import FairLimiter, SlidingWindow
+from rate_limiter import CallSlot, CallWindow, FairLimiter, SlidingWindow
 from tests.harness import HandClock
 
 pytestmark = pytest.mark.unit
@@ -81,6 +84,161 @@ def test_asking_for_the_wait_takes_no_place() -> None:
     window = SlidingWindow(1, window_s=1, monotonic=clock.monotonic)
 
     assert [window.wait_s(), window.wait_s(), window.admit()] == [0, 0, 0]
+
+
+# Calls going out
+
+
+def call_window(clock: HandClock, limit: int) -> CallWindow:
+    return CallWindow(limit, window_s=1, monotonic=clock.monotonic)
+
+
+def send(window: CallWindow) -> None:
+    window.admit().mark_sent()
+
+
+CALL_STEPS = st.lists(st.tuples(st.sampled_from(["call", "sent", "lower"]), PAUSES_S), max_size=200)
+
+
+@given(limit=st.integers(1, 12), steps=CALL_STEPS, turns=st.randoms(use_true_random=False))
+def test_calls_sent_late_and_in_any_order_never_pass_the_limit(
+    limit: int, steps: list[tuple[str, float]], turns: Random
+) -> None:
+    clock = HandClock()
+    window = call_window(clock, limit)
+    sent_at: list[float] = []
+    under_way: list[CallSlot] = []
+    for step, pause_s in steps:
+        clock.turn(pause_s / 4)
+        if step == "lower":
+            window.lower(rest_s=pause_s)
+        elif step == "call" and window.wait_s() == 0:
+            under_way.append(window.admit())
+        elif step == "sent" and under_way:
+            under_way.pop(turns.randrange(len(under_way))).mark_sent()
+            sent_at.append(clock.monotonic())
+
+    assert most_in_a_window(sent_at, 1) <= limit
+
+
+@given(limit=st.integers(1, 12), steps=CALL_STEPS)
+def test_the_rate_is_never_above_the_setting_and_never_nothing(limit: int, steps: list[tuple[str, float]]) -> None:
+    clock = HandClock()
+    window = call_window(clock, limit)
+    for step, pause_s in steps:
+        clock.turn(pause_s)
+        if step == "lower":
+            window.lower(rest_s=pause_s)
+
+        assert 1 <= window.current <= limit
+
+
+def test_a_call_counts_from_when_it_was_sent() -> None:
+    clock = HandClock()
+    window = call_window(clock, 1)
+    slot = window.admit()
+    clock.turn(5)
+    slot.mark_sent()
+    clock.turn(0.75)
+
+    assert window.wait_s() == 0.25
+
+
+def test_a_call_that_is_not_yet_sent_holds_its_place() -> None:
+    clock = HandClock()
+    window = call_window(clock, 1)
+    window.admit()
+    clock.turn(100)
+
+    assert 0 < window.wait_s() < 0.1
+
+
+def test_a_call_is_sent_once_however_often_that_is_said() -> None:
+    clock = HandClock()
+    window = call_window(clock, 2)
+    slot = window.admit()
+    for _ in range(10):
+        slot.mark_sent()
+
+    assert window.wait_s() == 0
+
+
+def test_too_many_requests_halve_the_rate_once_for_a_burst() -> None:
+    clock = HandClock()
+    window = call_window(clock, 10)
+    for _ in range(8):  # all that were in flight hear the same
+        window.lower(rest_s=2)
+        clock.turn(0.125)
+
+    assert window.current == 5
+
+
+def test_too_many_requests_again_after_the_rest_halve_it_again() -> None:
+    clock = HandClock()
+    window = call_window(clock, 16)
+    rates: list[int] = []
+    for _ in range(6):
+        window.lower(rest_s=1)
+        rates.append(window.current)
+        clock.turn(1)
+
+    assert rates == [8, 4, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10, 37])
+def test_a_lowered_rate_comes_back_by_itself_within_thirty_seconds(limit: int) -> None:
+    clock = HandClock()
+    window = call_window(clock, limit)
+    for _ in range(10):
+        window.lower(rest_s=1)
+        clock.turn(1)
+
+    rates = [window.current]
+    for _ in range(30):
+        clock.turn(1)
+        rates.append(window.current)
+
+    assert rates[-1] == limit
+    assert rates == sorted(rates)
+
+
+def test_the_rate_stays_low_for_as_long_as_was_told() -> None:
+    clock = HandClock()
+    window = call_window(clock, 10)
+    window.lower(rest_s=120)
+    clock.turn(119.75)
+
+    assert window.current == 5
+
+
+def test_a_lowered_rate_holds_from_the_next_call_on() -> None:
+    clock = HandClock()
+    window = call_window(clock, 10)
+    for _ in range(7):
+        send(window)
+        clock.turn(1 / 16)
+    window.lower(rest_s=1)
+
+    waits = window.wait_s()
+    clock.turn(waits)
+
+    assert waits == 1 - 5 / 16  # until the first three of the seven have left the window
+    assert window.wait_s() == 0
+
+
+@given(limit=st.integers(1, 12), pauses_s=st.lists(PAUSES_S, max_size=100))
+def test_a_call_that_waits_as_told_is_let_through(limit: int, pauses_s: list[float]) -> None:
+    clock = HandClock()
+    window = call_window(clock, limit)
+    for pause_s in pauses_s:
+        clock.turn(pause_s / 8)
+        clock.turn(window.wait_s())
+
+        assert window.wait_s() == 0
+        send(window)
+
+
+# Clients that share
 
 
 def fair(clock: HandClock, limit: int, *, most_clients: int = 10_000) -> FairLimiter:

@@ -1,12 +1,18 @@
+"""One line a happening, no id or key in any, and metrics whose names and labels are known beforehand."""
+
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from telemetry import redact
+import errors
+from errors import GrokError
+from telemetry import Metrics, redact
 
 ROOT = Path(__file__).parent.parent
 TEAM = "5f0b1b52-7c1e-4a53-9e0b-0d3b6f0e2a11"
@@ -134,3 +140,93 @@ def test_ids_and_keys_are_taken_out_of_what_xai_said(said: str, secret: str) -> 
 )
 def test_what_is_no_secret_stays(said: str) -> None:
     assert redact(said) == said
+
+
+# Metrics
+
+SPECIFIED = (
+    *("requests_total", "request_latency_seconds", "grok_calls_total", "grok_call_errors_total"),
+    *("grok_call_latency_seconds", "analysis_cache_hits_total", "prefilter_skips_total", "estimated_tokens_total"),
+    *("estimated_cost_usd_total", "processing_queue_depth"),
+)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample by its name and the values of its labels."""
+    families = text_string_to_metric_families(metrics.render(queue_depth=None).decode())
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }
+
+
+def used_metrics() -> Metrics:
+    metrics = Metrics()
+    metrics.count_request(method="GET", route="/api/v1/insights", status=200, seconds=0.2)
+    with metrics.time_call():
+        pass
+    metrics.count_call_error("grok_throttled")
+    metrics.count_cache_hit()
+    metrics.count_skip("only_links")
+    metrics.count_finished("completed")
+    metrics.count_tokens("cached", 900)
+    metrics.count_cost(0.0037756)
+    return metrics
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_a_metric_that_operators_were_promised_is_there(name: str) -> None:
+    rendered = used_metrics().render(queue_depth=3).decode()
+
+    assert f"\ninsights_{name}" in rendered.replace("_seconds_bucket", "_seconds")
+
+
+@pytest.mark.unit
+def test_every_metric_carries_the_services_name() -> None:
+    assert {name for name, _ in samples(used_metrics()) if not name.startswith("insights_")} == set()
+
+
+@pytest.mark.unit
+def test_what_was_counted_is_what_is_read() -> None:
+    read = samples(used_metrics())
+
+    assert read["insights_estimated_tokens_total", ("cached",)] == 900
+    assert read["insights_estimated_cost_usd_total", ()] == pytest.approx(0.0037756)
+
+
+@pytest.mark.unit
+def test_the_queues_depth_is_as_it_was_told_last() -> None:
+    metrics = Metrics()
+    metrics.render(queue_depth=7)
+
+    assert samples(metrics)["insights_processing_queue_depth", ()] == 7
+
+
+@pytest.mark.unit
+def test_answers_of_another_model_are_counted() -> None:
+    metrics = Metrics()
+    metrics.count_model_mismatch()
+    metrics.count_model_mismatch()
+
+    assert metrics.model_mismatches() == 2
+
+
+@pytest.mark.unit
+def test_two_sets_of_metrics_do_not_share_a_count() -> None:
+    used_metrics()
+
+    assert samples(Metrics())["insights_grok_calls_total", ()] == 0
+
+
+def grok_errors(kind: type[GrokError] = GrokError) -> Iterator[type[GrokError]]:
+    for one in kind.__subclasses__():
+        yield from (one, *grok_errors(one))
+
+
+@pytest.mark.unit
+def test_the_label_of_a_failed_call_is_one_of_few_words() -> None:
+    codes = [kind.code for kind in grok_errors()]
+
+    assert len(codes) == len(set(codes)) <= 20
+    assert all(code.replace("_", "").isalpha() for code in codes)
+    assert errors.GrokThrottled.code in codes

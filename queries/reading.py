@@ -1,18 +1,18 @@
 """Every statement that reads, each over a snapshot, returning answers ready to send."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Row, TextClause, and_, func, or_, select
 from sqlalchemy import text as sql
 
 from database import ReadSession
 from errors import NotFound
-from models import Conversation, InsightRow, InsightTopic
+from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
 from schemas import (
-    Conversation as ConversationAnswer,
-)
-from schemas import (
+    Analysis,
     ConversationPage,
     ConversationQuery,
     GrokAnalysis,
@@ -21,6 +21,9 @@ from schemas import (
     InsightQuery,
     Position,
     Status,
+)
+from schemas import (
+    Conversation as ConversationAnswer,
 )
 
 _CONVERSATION_COLUMNS = (
@@ -113,6 +116,32 @@ def queue_depth(session: ReadSession) -> int:
     return session.scalar(select(func.count()).select_from(Conversation).where(Conversation.due_at.is_not(None))) or 0
 
 
+def is_deeper_than(session: ReadSession, *, conversations: int) -> bool:
+    """Whether more than so many wait or are being analyzed; looks at no more than it must."""
+    waiting = select(Conversation.id).where(Conversation.due_at.is_not(None)).limit(conversations + 1).subquery()
+    return (session.scalar(select(func.count()).select_from(waiting)) or 0) > conversations
+
+
+def known_analyses(
+    session: ReadSession, *, keys: Sequence[bytes], since: datetime
+) -> dict[bytes, tuple[Analysis, str]]:
+    """What the model has said since then of the texts with these keys, and which model it was."""
+    columns = (CachedAnalysis.key, CachedAnalysis.analysis, CachedAnalysis.model)
+    known = select(*columns).where(CachedAnalysis.key.in_(keys), CachedAnalysis.created_at >= since)
+    rows = session.execute(known)
+    return {
+        bytes(row.key): (analysis, row.model) for row in rows if (analysis := _read_cached(row.analysis)) is not None
+    }
+
+
+def _read_cached(value: object) -> Analysis | None:
+    """None for what an older version kept and this one cannot read: the text is asked again."""
+    try:
+        return Analysis.model_validate(value, strict=False)
+    except ValidationError:
+        return None
+
+
 def oldest_due(session: ReadSession, *, now: datetime) -> datetime | None:
     """Since when the longest waiting conversation has been due; None when nothing waits."""
     return session.scalar(select(func.min(Conversation.due_at)).where(Conversation.due_at <= now))
@@ -197,4 +226,5 @@ def _to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
         "summary": row.grok_analysis.get("summary", ""),
         "language": row.grok_analysis.get("language", "und"),
         "model": row.model,
+        "injection_suspected": row.grok_analysis.get("injection_suspected", False),
     }

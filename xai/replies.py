@@ -13,6 +13,7 @@ from typing import cast
 import orjson
 
 from errors import (
+    GrokAtCapacity,
     GrokAuth,
     GrokBilling,
     GrokConfig,
@@ -44,7 +45,7 @@ _TABLE: tuple[tuple[frozenset[int], str, type[GrokError]], ...] = (
     (frozenset({413}), r"", GrokTooLarge),
     (frozenset({404, 405, 407}), r"", GrokConfig),  # that is no xAI: a mistyped address, a proxy
     (frozenset({408}), r"", GrokUnavailable),
-    (frozenset({429}), r"at capacity", GrokUnavailable),
+    (frozenset({429}), r"at capacity", GrokAtCapacity),
     (frozenset({429}), r"", GrokThrottled),
     (frozenset(_BAD_CERTIFICATE), r"", GrokConfig),
     (frozenset(_TRANSIENT), r"", GrokUnavailable),

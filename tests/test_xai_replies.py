@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from errors import (
+    GrokAtCapacity,
     GrokAuth,
     GrokBilling,
     GrokConfig,
@@ -18,8 +19,8 @@ from errors import (
     GrokTooLarge,
     GrokUnavailable,
 )
-from grok_replies import classify, told_wait_s
-from tests.harness import XAI
+from tests.fake_xai_answers import XAI
+from xai import classify, told_wait_s
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +29,7 @@ FIXTURES: list[dict[str, Any]] = json.loads((XAI / "error_bodies.json").read_tex
 CLASSES: dict[str, type[GrokError]] = {
     "auth": GrokAuth,
     "billing": GrokBilling,
-    "capacity": GrokUnavailable,
+    "capacity": GrokAtCapacity,
     "config": GrokConfig,
     "content_filter_bisect": GrokRefused,
     "drop_param_retry": GrokParameterRefused,

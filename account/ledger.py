@@ -1,0 +1,138 @@
+"""Who pays for calls to Grok: reserves before each one, settles after it, in the database and in the metrics."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Literal
+
+import store
+from database import Database, WriteSession
+from errors import GrokBudgetReached, Overloaded, StorageFull
+from grok_client import Cost, PlannedCall
+from store import BudgetReached, Reservation, Reserved, Settlement, WindowFull
+from telemetry import Metrics, get_logger
+from xai import TICKS_PER_USD, PriceList, Usage
+
+log = get_logger()
+
+_WINDOW_POLL_S = 0.02
+_RESERVED_POLL_S = 5  # calls in flight may cost less than was reserved for them
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingLimits:
+    """Dollars a day (UTC), or None; calls in any window of `window_s`."""
+
+    daily_budget_usd: float | None
+    calls_per_window: int
+    window_s: float
+
+    @property
+    def budget_ticks(self) -> int | None:
+        return None if self.daily_budget_usd is None else int(self.daily_budget_usd * TICKS_PER_USD)
+
+
+class Ledger:
+    """The account of the calls to Grok, shared by all who use this database."""
+
+    def __init__(
+        self,
+        database: Database,
+        prices: PriceList,
+        *,
+        limits: SpendingLimits,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._database = database
+        self._prices = prices
+        self._limits = limits
+        self._metrics = metrics
+        self._now = now
+        self._sleep = sleep
+        self._caller = uuid.uuid4().hex
+
+    async def reserve(self, call: PlannedCall) -> int:
+        """A number for `settle`; waits while calls from before a restart, or of other replicas, fill the window.
+
+        Raises: GrokBudgetReached, with the wait until there may be room again: calls in flight, or midnight UTC.
+        """
+        most_ticks = self._prices.most_ticks(
+            call.model, prompt_bytes=call.prompt_bytes, output_tokens=call.output_tokens
+        )
+        wanted = Reservation(
+            caller=self._caller,
+            own_calls=call.calls_in_window,
+            model=call.model,
+            conversations=call.conversations,
+            most_ticks=max(1, most_ticks) if call.conversations else 0,  # 0 means settled: it only fills the window
+            budget_ticks=self._limits.budget_ticks,
+            calls_per_window=self._limits.calls_per_window,
+            window=timedelta(seconds=self._limits.window_s),
+        )
+        while True:
+            answer = await self._database.write(partial(self._enter, wanted=wanted))
+            if isinstance(answer, Reserved):
+                return answer.number
+            if isinstance(answer, BudgetReached):
+                raise self._refusal(answer)
+            await self._sleep(_WINDOW_POLL_S)
+
+    def _enter(self, session: WriteSession, wanted: Reservation) -> Reserved | WindowFull | BudgetReached:
+        """Told the time when its turn has come: a write may have waited, and calls count in windows of a second."""
+        return store.reserve_call(session, wanted=wanted, now=self._now())
+
+    async def settle(self, number: int, call: PlannedCall, cost: Cost) -> None:
+        """Never fails for the database's sake: an account that stays open is charged in full later."""
+        try:
+            if cost == "free":
+                await self._database.write(partial(store.cancel_call, number=number, now=self._now()))
+            else:
+                await self._charge(number, self._settlement(call, cost))
+        except (Overloaded, StorageFull) as error:
+            log.warning("grok_call_unsettled", error=error.code)
+
+    async def _charge(self, number: int, settlement: Settlement) -> None:
+        settle = partial(store.settle_call, number=number, settlement=settlement, now=self._now())
+        ticks = await self._database.write(settle)
+        self._metrics.count_cost(ticks / TICKS_PER_USD)
+        self._metrics.count_tokens("uncached", settlement.uncached_tokens)
+        self._metrics.count_tokens("cached", settlement.cached_tokens)
+        self._metrics.count_tokens("output", settlement.output_tokens)
+        self._metrics.count_tokens("reasoning", settlement.reasoning_tokens)
+
+    def _settlement(self, call: PlannedCall, cost: Usage | Literal["unknown"]) -> Settlement:
+        if cost == "unknown":
+            return Settlement()
+        return Settlement(
+            uncached_tokens=cost.uncached_tokens,
+            cached_tokens=cost.cached_tokens,
+            output_tokens=cost.completion_tokens,
+            reasoning_tokens=cost.reasoning_tokens,
+            ticks=self._prices.cost_ticks(call.model, cost),
+        )
+
+    def _refusal(self, answer: BudgetReached) -> GrokBudgetReached:
+        if not answer.for_today:
+            return GrokBudgetReached(
+                "Calls in flight hold the rest of the day's budget.", retry_after_s=_RESERVED_POLL_S
+            )
+        wait_s = int((next_midnight(self._now()) - self._now()).total_seconds()) + 1
+        return GrokBudgetReached("GROK_DAILY_BUDGET_USD is spent; calls go on at midnight UTC.", retry_after_s=wait_s)
+
+
+class FreeCalls:
+    """The account of the offline analyzer: nothing costs anything."""
+
+    async def reserve(self, call: PlannedCall) -> int:  # noqa: ARG002 - as the protocol has it
+        return 0
+
+    async def settle(self, number: int, call: PlannedCall, cost: Cost) -> None:
+        pass
+
+
+def next_midnight(now: datetime) -> datetime:
+    return datetime.combine(now.astimezone(UTC).date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC)

@@ -1,0 +1,25 @@
+"""Every statement that reads, each over a snapshot."""
+
+from queries.operating import OperatorCounts, UsageRow, count_for_operator
+from queries.reading import (
+    find_insights,
+    get_conversation,
+    is_deeper_than,
+    known_analyses,
+    list_conversations,
+    oldest_due,
+    queue_depth,
+)
+
+__all__ = [
+    "OperatorCounts",
+    "UsageRow",
+    "count_for_operator",
+    "find_insights",
+    "get_conversation",
+    "is_deeper_than",
+    "known_analyses",
+    "list_conversations",
+    "oldest_due",
+    "queue_depth",
+]

@@ -1,0 +1,6 @@
+"""HTTP in and out: each handler reads the request, calls one function of the store or the queries, and answers."""
+
+from routes.application import ROUTERS, make_application
+from routes.shared import State
+
+__all__ = ["ROUTERS", "State", "make_application"]

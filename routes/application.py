@@ -1,0 +1,133 @@
+"""The HTTP application: its routes, what its errors look like, and a document that says what is true."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from errors import InsightsError, InvalidSchema, MethodNotAllowed, NotFound
+from problems import MEDIA_TYPE, invalid_schema, to_body
+from routes.conversations import conversations
+from routes.insights import insights
+from routes.operations import operations
+from routes.shared import State
+from routes.taking_in import taking_in
+
+ROUTERS = (taking_in, conversations, insights, operations)
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
+
+
+def make_application(lifespan: Lifespan) -> FastAPI:
+    app = FastAPIOffline(
+        title="Insights Platform API",
+        version="0.1.0",
+        description="Conversations in, insights out: what customers are unhappy about, and since when.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,  # the redirect would be built from the Host header, which anyone can write
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    _shorten(app, taking_in)
+    _correct_openapi(app)
+    _add_error_handlers(app)
+    return app
+
+
+def _shorten(app: FastAPI, router: APIRouter) -> None:
+    """Put the same endpoints in front as plain routes: FastAPI's wrapping costs more than all they do themselves.
+
+    The routes behind them stay for the OpenAPI document.
+    """
+    for route in router.routes:
+        assert isinstance(route, APIRoute)
+        app.router.routes.insert(0, _DirectRoute(route.path, route.endpoint, methods=["POST"]))
+
+
+class _DirectRoute(Route):
+    """Takes only what is all its own, and names itself in the scope, as FastAPI's routes do: the log reads it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return (match, {**child_scope, "route": self}) if match is Match.FULL else (Match.NONE, {})
+
+
+def _correct_openapi(app: FastAPI) -> None:
+    """Say what is true of errors: their media type, and that a wrong parameter is a 400, never FastAPI's 422."""
+    generate = app.openapi
+
+    def corrected() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document: dict[str, Any] = generate()
+            paths: dict[str, dict[str, Any]] = document["paths"]
+            for operation in (operation for path in paths.values() for operation in path.values()):
+                _correct_responses(operation["responses"])
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = corrected  # type: ignore[method-assign]  # the way FastAPI's documentation gives
+
+
+def _correct_responses(responses: dict[str, Any]) -> None:
+    for status, response in list(responses.items()):
+        content = response.get("content", {})
+        if status == "422" and "HTTPValidationError" in str(content):
+            del responses[status]
+        elif status >= "400":
+            response["content"] = {MEDIA_TYPE: content["application/json"]}
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def answer(error: InsightsError) -> Response:
+        body, headers = to_body(error)
+        return Response(body, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+    async def answer_ours(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, InsightsError)
+        return answer(error)
+
+    async def answer_validation(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return answer(invalid_schema(error.errors(), place="parameter"))
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = answer(_from_http(error))
+        response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_methods_of(request.url.path))
+        return response
+
+    async def answer_gone(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # nobody listens any more
+
+    app.add_exception_handler(InsightsError, answer_ours)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(ClientDisconnect, answer_gone)
+
+
+def _methods_of(path: str) -> list[str]:
+    """Every method that some route takes at this path; the framework names those of one route only."""
+    every = [route for router in ROUTERS for route in router.routes]
+    here = [route for route in every if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return sorted({method for route in here for method in route.methods or ()})
+
+
+def _from_http(error: HTTPException) -> InsightsError:
+    if error.status_code == 404:
+        return NotFound("There is nothing at this path; see /docs.")
+    if error.status_code == 405:
+        return MethodNotAllowed("This path does not take this method; see /docs.")
+    return InvalidSchema("The request cannot be read.")

@@ -1,0 +1,75 @@
+"""The operator's view: is it alive, is it ready, what has it done and at what cost."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+from fastapi import APIRouter, Response
+
+import queries
+import schemas
+from errors import Overloaded
+from routes.shared import JSONAnswer, StateDep, errors_of
+from routes.summary import summarize
+from summaries import Summary
+from telemetry import METRICS_TYPE
+
+_STALLED_S = 30  # a worker whose last turn is older makes no progress
+
+operations = APIRouter(tags=["operations"])
+
+
+@operations.get("/health", response_model=schemas.Health, summary="Is the process alive?")
+async def health(state: StateDep) -> Response:
+    now = datetime.now(UTC)
+    queue_size: int | None = None
+    due_since: datetime | None = None
+    with suppress(Overloaded):  # a database that does not answer is told below
+        queue_size = await state["database"].read(queries.queue_depth)
+        due_since = await state["database"].read(partial(queries.oldest_due, now=now))
+    running = state["worker_running"]()
+    answer: schemas.Health = {
+        "status": "ok" if running and queue_size is not None and state["lane"].outage is None else "degraded",
+        "queue_size": queue_size,
+        "oldest_due_seconds": None if due_since is None else round((now - due_since).total_seconds(), 3),
+        "worker_running": running,
+        "grok_mode": state["grok_mode"],
+    }
+    return JSONAnswer(answer)
+
+
+@operations.get(
+    "/ready",
+    response_model=schemas.Ready,
+    responses=errors_of(503),
+    summary="Can it take and analyze conversations?",
+)
+async def ready(state: StateDep) -> Response:
+    if not await state["database"].schema_is_current():
+        raise Overloaded("The database schema is not the one of this version; restart the service to migrate.")
+    ticked_at = state["processor"].ticked_at
+    stalled = ticked_at is None or (datetime.now(UTC) - ticked_at).total_seconds() > _STALLED_S
+    if stalled or not state["worker_running"]():
+        raise Overloaded("The worker makes no progress; see the log.", retry_after_s=5)
+    if (outage := state["lane"].outage) is not None:
+        raise Overloaded(f"Grok cannot be used, conversations wait. {outage.details}", retry_after_s=30)
+    check = state["key_check"]
+    answer: schemas.Ready = {"status": "ready", "grok": check.verdict, "details": check.details}
+    return JSONAnswer(answer)
+
+
+@operations.get(
+    "/status/summary", response_model=Summary, responses=errors_of(401, 503), summary="What it does, at what cost"
+)
+async def status_summary(state: StateDep) -> Response:
+    now = datetime.now(UTC)
+    counts = await state["database"].read(partial(queries.count_for_operator, day=now.date().isoformat()))
+    return JSONAnswer(summarize(counts, state, now=now))
+
+
+@operations.get("/metrics", response_class=Response, summary="The same for Prometheus")
+async def metrics(state: StateDep) -> Response:
+    depth: int | None = None
+    with suppress(Overloaded):
+        depth = await state["database"].read(queries.queue_depth)
+    return Response(state["metrics"].render(queue_depth=depth), media_type=METRICS_TYPE)

@@ -1,0 +1,196 @@
+"""What whoever pays is asked and told about every call, and what is counted of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from errors import GrokBudgetReached, GrokError, Overloaded
+from grok_client import GrokClient, PlannedCall
+from prompts import Prompt
+from telemetry import Metrics
+from tests.clients import ClientMaker, NotedAccount, make_grok_client, open_http
+from tests.fake_xai_faults import delay, say
+from tests.harness import HandClock, ScriptedXai, break_off
+from xai import Usage
+
+pytestmark = pytest.mark.unit
+
+DOWN = say("<html>", status=502)
+
+
+@pytest.fixture
+async def make_client(clock: HandClock) -> AsyncGenerator[ClientMaker, None]:
+    async with ClientMaker(clock) as maker:
+        yield maker
+
+
+async def fail(client: GrokClient) -> GrokError:
+    with pytest.raises(GrokError) as caught:
+        await client.analyze(["a text"])
+    return caught.value
+
+
+# What is told to whoever pays
+
+
+async def test_a_call_is_settled_with_what_xai_says_it_used(make_client: ClientMaker) -> None:
+    xai = ScriptedXai()
+
+    await make_client(xai).analyze(["one"])
+
+    [cost], [call] = make_client.account.costs, xai.fake.journal.chats
+    assert isinstance(cost, Usage)
+    assert (cost.prompt_tokens, cost.cost_in_usd_ticks) == (call.prompt_tokens, call.cost_ticks)
+
+
+async def test_a_call_is_planned_as_large_as_it_may_become(make_client: ClientMaker) -> None:
+    xai = ScriptedXai()
+
+    await make_client(xai).analyze(["one", "two"])
+
+    sent = len(orjson.dumps(xai.calls[0].payload))
+    assert make_client.account.planned == [
+        PlannedCall("grok-4.3", prompt_bytes=sent, output_tokens=480, conversations=2)
+    ]
+
+
+@pytest.mark.parametrize("effort", ["low", None])
+async def test_a_call_that_may_reason_is_planned_with_room_for_it(make_client: ClientMaker, effort: str | None) -> None:
+    await make_client(ScriptedXai(), effort=effort).analyze(["one"])
+
+    assert make_client.account.planned[0].output_tokens == 320 + 8192
+
+
+@pytest.mark.parametrize(
+    ("step", "cost"),
+    [
+        pytest.param("usage_null", "unknown", id="no word of its usage"),
+        pytest.param(say(""), "unknown", id="nothing"),
+        pytest.param(say({"choices": []}), "unknown", id="no completion"),
+        pytest.param(break_off(httpx2.ReadError("reset")), "unknown", id="lost on its way back"),
+        pytest.param(DOWN, "free", id="an error"),
+    ],
+)
+async def test_a_call_without_usage_is_settled_by_what_is_known(make_client: ClientMaker, step: Any, cost: str) -> None:
+    await asyncio.gather(make_client(ScriptedXai(step)).analyze(["one"]), return_exceptions=True)
+
+    assert make_client.account.costs[0] == cost
+
+
+@pytest.mark.parametrize("step", ["refusal", "null_content", "finish_length", "truncated_json", "missing_id"])
+async def test_an_answer_that_is_of_no_use_is_paid_for(make_client: ClientMaker, step: str) -> None:
+    await asyncio.gather(make_client(ScriptedXai(step)).analyze(["one"]), return_exceptions=True)
+
+    assert isinstance(make_client.account.costs[0], Usage)
+
+
+async def test_reasoning_that_nobody_asked_for_is_paid_for(make_client: ClientMaker) -> None:
+    await make_client(ScriptedXai("reasoning_tokens")).analyze(["one"])
+
+    [cost] = make_client.account.costs
+    assert isinstance(cost, Usage)
+    assert (cost.reasoning_tokens, cost.cost_in_usd_ticks) == (500, None)
+
+
+class NeverConnects(httpx2.AsyncBaseTransport):
+    """As a connection that is refused: nothing was sent."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("refused", request=request)
+
+
+async def test_a_call_that_was_never_sent_is_free(make_client: ClientMaker) -> None:
+    await fail(make_client(NeverConnects()))
+
+    assert make_client.account.costs == ["free"] * 3
+
+
+async def test_a_call_cancelled_on_its_way_is_settled_all_the_same(make_client: ClientMaker) -> None:
+    call = asyncio.create_task(make_client(ScriptedXai(latency_s=30)).analyze(["one"]))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+    assert make_client.account.costs == ["unknown"]
+
+
+async def test_a_call_that_takes_too_long_may_have_cost_all(make_client: ClientMaker) -> None:
+    await fail(make_client(ScriptedXai(*[delay(30)] * 3), deadline_s=0.02))
+
+    assert make_client.account.costs == ["unknown"] * 3
+
+
+class Penniless(NotedAccount):
+    async def reserve(self, call: PlannedCall) -> int:  # noqa: ARG002 - as the protocol has it
+        raise GrokBudgetReached("spent", retry_after_s=4000)
+
+
+class Unreachable(NotedAccount):
+    async def reserve(self, call: PlannedCall) -> int:  # noqa: ARG002 - as the protocol has it
+        raise Overloaded("The database does not answer.")
+
+
+async def test_without_money_no_call_is_made_until_there_is_some(clock: HandClock) -> None:
+    xai, metrics = ScriptedXai(), Metrics()
+    async with open_http(xai) as http:
+        client = make_grok_client(http, clock, account=Penniless(), metrics=metrics)
+
+        error = await fail(client)
+
+    assert isinstance(error, GrokBudgetReached)
+    assert (client.wait_s(), client.lane.budget_wait_s, client.lane.outage) == (4000, 4000, None)
+    assert xai.calls == []
+    assert metrics.render(queue_depth=None).decode().count("budget_reached") == 0  # that was no failed call
+
+
+async def test_an_account_that_cannot_be_asked_leaves_the_lane_as_it_was(clock: HandClock) -> None:
+    xai = ScriptedXai()
+    async with open_http(xai) as http:
+        client = make_grok_client(http, clock, account=Unreachable())
+        with pytest.raises(Overloaded):
+            await client.analyze(["one"])
+
+    assert (client.wait_s(), xai.calls) == (0, [])
+
+
+# What is counted
+
+
+async def test_an_answer_by_another_model_is_counted(make_client: ClientMaker) -> None:
+    answer = await make_client(ScriptedXai("other_model")).analyze(["one"])
+
+    assert (answer.model, make_client.metrics.model_mismatches()) == ("grok-4.5", 1)
+
+
+async def test_a_retired_name_is_found_out(make_client: ClientMaker) -> None:
+    answer = await make_client(ScriptedXai(), model="grok-3").analyze(["one"])
+
+    assert (answer.model, make_client.metrics.model_mismatches()) == ("grok-4.3", 1)
+
+
+async def test_an_answer_by_the_model_asked_for_is_no_mismatch(make_client: ClientMaker) -> None:
+    await make_client(ScriptedXai()).analyze(["one"])
+
+    assert make_client.metrics.model_mismatches() == 0
+
+
+async def test_every_try_is_counted_and_every_failure_by_its_class(make_client: ClientMaker) -> None:
+    await make_client(ScriptedXai(DOWN, DOWN)).analyze(["one"])
+
+    lines = make_client.metrics.render(queue_depth=None).decode().splitlines()
+    assert "insights_grok_calls_total 3.0" in lines
+    assert 'insights_grok_call_errors_total{error="grok_unavailable"} 2.0' in lines
+
+
+def test_the_fingerprint_names_model_and_prompt(make_client: ClientMaker) -> None:
+    prints = {
+        make_client(ScriptedXai()).fingerprint,
+        make_client(ScriptedXai(), model="grok-4.5").fingerprint,
+        make_client(ScriptedXai(), prompt=Prompt({"other": "Anything."})).fingerprint,
+    }
+
+    assert len(prints) == 3
