@@ -199,7 +199,7 @@ class BatchProcessor:
             return False
         try:
             abandoned = await self._database.write(partial(store.release_abandoned, now=self._now()))
-            await self._database.write(partial(store.charge_abandoned, called_before=self._now()))
+            await self._database.write(partial(store.charge_abandoned, called_before=self._now()), alone=True)
         except BaseException:
             self._queue_lock.release()  # owning without releasing would leave those rows to their leases
             raise
@@ -256,7 +256,8 @@ class BatchProcessor:
         """Until it is saved: an answer that was paid for is kept through a locked file or a full disk."""
         while True:
             try:
-                return await self._database.write(partial(store.save_outcomes, outcomes=outcomes, now=self._now()))
+                save = partial(store.save_outcomes, outcomes=outcomes, now=self._now())
+                return await self._database.write(save, alone=True)
             except (Overloaded, StorageFull) as error:
                 log.warning("save_waits", error=error.code, rows=len(outcomes))
                 if self._stopping.is_set():
@@ -277,7 +278,7 @@ class BatchProcessor:
         await self._database.write(partial(store.purge_idempotency_keys, now=self._now()))
         await self._reader.purge()
         dead = self._now() - timedelta(seconds=2 * self._limits.call_deadline_s)
-        await self._database.write(partial(store.charge_abandoned, called_before=dead))
+        await self._database.write(partial(store.charge_abandoned, called_before=dead), alone=True)
 
     async def _hand_back(self) -> None:
         """Give what is under way a moment to end, then release every row that is still in hand."""
@@ -288,7 +289,8 @@ class BatchProcessor:
             await asyncio.gather(*late, return_exceptions=True)
         if self._in_hand:
             released = [Released(claim, self._now()) for claim in self._in_hand.values()]
-            await self._database.write(partial(store.save_outcomes, outcomes=released, now=self._now()))
+            save = partial(store.save_outcomes, outcomes=released, now=self._now())
+            await self._database.write(save, alone=True)
             log.info("claims_released", rows=len(released))
         if self._queue_lock is not None:
             self._queue_lock.release()

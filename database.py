@@ -59,6 +59,7 @@ class _Job:
 
     unit: Callable[[WriteSession], Any]
     answered: asyncio.Future[Any]
+    alone: bool = False
     value: Any = None
     error: BaseException | None = None
 
@@ -108,17 +109,18 @@ class Database:
         self._read_engine.dispose()
         self._write_engine.dispose()
 
-    async def write(self, unit: Callable[[WriteSession], T]) -> T:
+    async def write(self, unit: Callable[[WriteSession], T], *, alone: bool = False) -> T:
         """The value of `unit`, after the commit that holds it; if `unit` raises, it alone is rolled back.
 
-        It may be run more than once: again when another replica stored the same key first.
+        It may be run again, when another replica stored the same key first or locked crosswise. `alone`: it locks what
+        replicas share, so on PostgreSQL it gets a transaction of its own.
 
         Raises what `unit` raises, DatabaseBusy, StorageFull or Overloaded. A caller that is cancelled has handed its
         unit over: it commits all the same.
         """
         if self._closed or self._loop is None:
             raise Draining
-        job = _Job(unit, self._loop.create_future())
+        job = _Job(unit, self._loop.create_future(), alone)
         self._jobs.put(job)
         value: T = await job.answered
         return value
@@ -188,13 +190,21 @@ class Database:
         return group
 
     def _commit(self, group: Sequence[_Job]) -> Sequence[_Job]:
+        apart = self.dialect == "postgresql"
+        for jobs in ([job for job in group if not (apart and job.alone)], *([j] for j in group if apart and j.alone)):
+            self._commit_together(jobs)
+        return group
+
+    def _commit_together(self, jobs: Sequence[_Job]) -> None:
         try:
             with _translated(), self._write_engine.connect() as connection:
-                self._run_group(connection, group)
+                self._run_group(connection, jobs)
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller must hear it, and the writer go on
-            for job in group:
-                job.error = job.error or error
-        return group
+            crosswise = len(jobs) > 1 and isinstance(error, DatabaseBusy) and self.dialect == "postgresql"
+            for job in jobs:
+                job.error = None if crosswise else job.error or error
+                if crosswise:  # with a replica
+                    self._commit_together([job])
 
     def _run_group(self, connection: Connection, group: Sequence[_Job]) -> None:
         session = WriteSession(ReadSession(connection))

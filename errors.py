@@ -23,10 +23,12 @@ InsightsError                      status  code
       GrokConfig                   model or address wrong
       GrokThrottled                429: the whole lane waits
       GrokBudgetReached            ours: GROK_DAILY_BUDGET_USD is spent, until midnight UTC
-      GrokUnavailable              5xx, network, deadline, open breaker
+      GrokUnavailable              5xx, network, deadline
+        GrokLaneShut               nothing was sent: a told wait, an open breaker, replicas that use the whole rate
         GrokAtCapacity             429 of another kind: the model is busy, for longer
     GrokRejection                          the pack or its text is at fault
       GrokTooLarge                 split it; one text that does not fit fails
+        GrokTooDear                nothing was sent: the pack does not fit into the day's budget, fewer texts may
       GrokRefused                  content safety: split it; the one text fails
       GrokRequestRejected          any other 4xx: our bug, the rows fail
     GrokReplyInvalid                       an answer that cannot be used: again alone, then failed
@@ -122,6 +124,7 @@ class GrokError(InsightsError):
     """An exchange with xAI that gave no value; `raw_answer` is what came back, redacted and cut, when something did."""
 
     status, code = 503, "grok_error"
+    was_call: ClassVar[bool] = True  # False: nothing was sent, and nothing is learnt of xAI
 
     def __init__(self, details: str, *, retry_after_s: int | None = None, raw_answer: str | None = None) -> None:
         super().__init__(details, retry_after_s=retry_after_s)
@@ -150,10 +153,16 @@ class GrokThrottled(GrokOutage):
 
 class GrokBudgetReached(GrokOutage):
     code = "grok_budget_reached"
+    was_call = False
 
 
 class GrokUnavailable(GrokOutage):
     code = "grok_unavailable"
+
+
+class GrokLaneShut(GrokUnavailable):
+    code = "grok_lane_shut"
+    was_call = False
 
 
 class GrokAtCapacity(GrokUnavailable):
@@ -166,6 +175,11 @@ class GrokRejection(GrokError):
 
 class GrokTooLarge(GrokRejection):
     code = "too_large"
+
+
+class GrokTooDear(GrokTooLarge):
+    code = "too_dear"
+    was_call = False
 
 
 class GrokRefused(GrokRejection):

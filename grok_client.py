@@ -42,7 +42,7 @@ _FIRST_BACKOFF_S = 2.0  # 2 s x 2^n, at most 30 s, as xAI's own client does it
 _CAPACITY_BACKOFF_S = 10.0  # "at capacity" asks for minutes
 _LONGEST_BACKOFF_S = 30.0
 _MOST_RESPONSE_BYTES = 2 * 1024 * 1024  # decompressed; 50 results need 50 KB
-_REASONING_TOKENS = 8_192  # reserved for a call that may reason: xAI has no cap for it
+_REASONING_TOKENS, _REASONING_TOKENS_A_RESULT = 4_096, 1_024  # reserved where a model may reason: xAI has no cap
 _KEPT_CHARS = 2000
 _SMALLEST_ID, _LARGEST_ID = 100_000, 999_999
 
@@ -86,7 +86,10 @@ class Account(Protocol):
     """Who pays for calls: asked before each one, told after it what it used."""
 
     async def reserve(self, call: PlannedCall) -> int:
-        """A number for `settle`. Raises: GrokBudgetReached; may wait until calls of others leave room in the window."""
+        """A number for `settle`; waits a while for room in the window that others fill.
+
+        Raises: GrokTooDear (fewer conversations may fit), GrokBudgetReached, GrokLaneShut.
+        """
         ...
 
     async def settle(self, number: int, call: PlannedCall, cost: Cost) -> None: ...
@@ -125,7 +128,7 @@ class GrokClient:
         self._secret = http.headers.get("authorization", "").removeprefix("Bearer ")
         self._conversation_id = str(uuid.uuid5(uuid.NAMESPACE_OID, template.prompt.version))
         self.lane = lane
-        self.fingerprint = f"{template.model}\n{template.prompt.version}"
+        self.fingerprint = f"{template.model}\n{template.effort}\n{template.prompt.version}"
 
     async def analyze(self, texts: Sequence[str]) -> PackAnswer:
         """An analysis, or why there is none, for each of 1 to 50 texts, in order.
@@ -175,7 +178,7 @@ class GrokClient:
                 log.warning("grok_parameter_dropped", model=self._template.model, reason=error.details)
                 self._effort = None
             except GrokUnavailable as error:
-                if attempt == _MOST_ATTEMPTS or self.wait_s() > 0:
+                if attempt == _MOST_ATTEMPTS or self.wait_s() > 0 or not error.was_call:
                     raise
                 await self._limits.sleep(_backoff_s(attempt, error))
         raise GrokUnavailable("xAI refused every form of the request.")
@@ -196,8 +199,12 @@ class GrokClient:
         return answer
 
     def _learn(self, admission: Admission, error: GrokError) -> None:
-        if not isinstance(error, GrokBudgetReached):  # that was no call
-            self._metrics.count_call_error(error.code)
+        if not error.was_call:
+            admission.forgotten()
+            if isinstance(error, GrokBudgetReached):
+                self.lane.close(error)
+            return
+        self._metrics.count_call_error(error.code)
         if isinstance(error, GrokUnavailable):
             log.warning("grok_call_failed", error=error.code, reason=error.details)
             admission.failed()
@@ -223,7 +230,8 @@ class GrokClient:
     async def _pay_and_send(self, request: WireRequest, slot: CallSlot) -> Completion:
         """Every call is reserved before it is sent, and settled whatever it ends in."""
         content = request.encode()
-        reasoning = 0 if request.effort == "none" else _REASONING_TOKENS
+        reasons = request.effort != "none"
+        reasoning = reasons * (_REASONING_TOKENS + _REASONING_TOKENS_A_RESULT * request.results)
         most_output = request.max_output_tokens + reasoning
         call = PlannedCall(request.model, len(content), most_output, request.results, self.lane.window.count)
         number = await self._account.reserve(call)

@@ -139,6 +139,7 @@ def _fold(text: str) -> str:
     return text.lower() if text.isascii() else "".join(map(_fold_character, text))
 
 
+# Folded as the texts are, so that "é" finds "e"; a class in capitals (\S, \D) would turn into its opposite.
 _ASKING = re.compile(_fold(rf"\b{_ASKS}\b|{_ASKS_UNSPACED}"))
 _IMITATING = re.compile(_fold(_IMITATES))
 _GAP = re.compile(r"[\W_]+")

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from circuit_breaker import CircuitBreaker, State
-from errors import GrokBudgetReached, GrokOutage, GrokThrottled, GrokUnavailable
+from errors import GrokBudgetReached, GrokLaneShut, GrokOutage, GrokThrottled
 from rate_limiter import CallSlot, CallWindow
 from telemetry import get_logger
 
@@ -30,6 +30,7 @@ class Lane:
     ) -> None:
         self.window = window
         self.outage: GrokOutage | None = None  # a wrong key, no credits, a wrong model: until a call succeeds
+        self.proven = False  # a call has succeeded, and none was refused for good since
         self._breaker = breaker
         self._monotonic = monotonic
         self._sleep = sleep
@@ -52,7 +53,7 @@ class Lane:
         return max(0.0, self._closed_until - self._monotonic(), self._breaker.wait_s())
 
     async def enter(self) -> "Admission":
-        """Wait for a place in the window. Raises: GrokUnavailable while the lane is shut."""
+        """Wait for a place in the window. Raises: GrokLaneShut while the lane is shut."""
         async with self._turn:  # first come, first served
             while (wait_s := self.window.wait_s()) > 0:
                 await self._sleep(wait_s)
@@ -61,7 +62,7 @@ class Lane:
             return Admission(self, self._breaker, self.window.admit())
 
     def check_open(self) -> None:
-        """A call that has waited since it entered must not go within a told wait. Raises: GrokUnavailable."""
+        """A call that has waited since it entered must not go within a told wait. Raises: GrokLaneShut."""
         if (wait_s := self._closed_until - self._monotonic()) > 0:
             raise _shut(wait_s)
 
@@ -73,7 +74,7 @@ class Lane:
         if throttled:
             self.window.lower(rest_s=rest_s)
         elif not isinstance(error, GrokBudgetReached):
-            self.outage = error
+            self.outage, self.proven = error, False
 
     def rest(self, error: GrokOutage, seconds: float) -> None:
         until = self._monotonic() + seconds
@@ -97,7 +98,7 @@ class Admission:
 
     def succeeded(self) -> None:
         self.answered()
-        self._lane.outage = None
+        self._lane.outage, self._lane.proven = None, True
 
     def failed(self) -> None:
         self._breaker.record_failure(era=self._era)
@@ -107,5 +108,5 @@ class Admission:
         self._breaker.forget_probe(era=self._era)
 
 
-def _shut(wait_s: float) -> GrokUnavailable:
-    return GrokUnavailable("Calls to xAI rest after failures.", retry_after_s=max(1, round(wait_s)))
+def _shut(wait_s: float) -> GrokLaneShut:
+    return GrokLaneShut("Calls to xAI rest for now.", retry_after_s=max(1, round(wait_s)))

@@ -25,9 +25,9 @@ from errors import InsightsError
 from grok_client import Account, CallLimits, CallTemplate, GrokClient
 from intake import Intake
 from lane import Lane
-from local_analyzer import LocalAnalyzer
+from local_analyzer import LOCAL_MODEL, LocalAnalyzer
 from middleware import ApiGate, RequestLog
-from mock_grok import LOCAL_MODEL, MockGrokTransport
+from mock_grok import MockGrokTransport
 from prefilter import Prefilter
 from prompts import Prompt
 from queue_lock import QueueLock
@@ -101,7 +101,7 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     worker = asyncio.create_task(processor.run(), name="processor")
     checking = asyncio.create_task(key_check.run(), name="key-check")
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
-    yield {
+    state: routes.State = {
         "database": parts.database,
         "intake": Intake(parts.database, now=now, on_accepted=processor.wake),
         "processor": processor,
@@ -115,10 +115,15 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "metrics": parts.metrics,
         "budget_usd": settings.grok_daily_budget_usd,
     }
-    checking.cancel()
-    processor.stop()
-    await asyncio.gather(checking, return_exceptions=True)
-    await worker
+    try:
+        yield state
+    finally:
+        checking.cancel()
+        processor.stop()
+        await asyncio.wait([checking, worker])
+        if not checking.cancelled() and (error := checking.exception()) is not None:
+            log.error("key_check_failed", exc_info=error)
+        await worker
 
 
 def model_of(settings: Settings) -> str:
@@ -201,13 +206,14 @@ def build_reader(settings: Settings, parts: Parts, client: GrokClient) -> Reader
         prefilter=Prefilter(
             None if mock else parts.local_analyzer(),
             cascade_confidence=settings.cascade_confidence,
-            audit_share=settings.prefilter_audit,
+            audit_share=0 if mock else settings.prefilter_audit,  # there is no other reader to audit with
         ),
         pack_size=PackSize(packs),
         policy=ReaderPolicy(
             max_attempts=settings.max_attempts,
-            canary_share=settings.canary_share,
-            cache_lifetime=timedelta(days=settings.cache_days),
+            canary_share=0 if mock else settings.canary_share,
+            # offline, analyzing is cheaper than remembering, and edited topics show at once
+            cache_lifetime=timedelta(0) if mock else timedelta(days=settings.cache_days),
         ),
         now=now,
     )

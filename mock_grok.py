@@ -11,7 +11,6 @@ import orjson
 
 from local_analyzer import LocalAnalyzer
 
-LOCAL_MODEL = "local-linear-1"  # marks every offline answer
 _CHARS_PER_TOKEN = 4  # a rule of thumb for the usage numbers; nothing is billed
 
 

@@ -42,23 +42,35 @@ class KeyCheck:
         self._client = client
         self._prices = prices
         self._model = model
-        self.verdict: Verdict = "unchecked" if needed else "not_needed"
-        self.details = "xAI has not been asked yet." if needed else "The offline analyzer needs no key."
+        self._verdict: Verdict = "unchecked" if needed else "not_needed"
+        self._details = "xAI has not been asked yet." if needed else "The offline analyzer needs no key."
+
+    @property
+    def verdict(self) -> Verdict:
+        """What xAI said when it was asked; a call that has succeeded since says more."""
+        return "ok" if self._is_outdated() else self._verdict
+
+    @property
+    def details(self) -> str:
+        return "Calls succeed." if self._is_outdated() else self._details
+
+    def _is_outdated(self) -> bool:
+        return self._client.lane.proven and self._verdict in {"unchecked", "key_refused", "unreachable"}
 
     async def run(self) -> None:
         """Ask once. A refused key closes the lane as a refused call would: rows wait, and it is tried again later."""
-        if self.verdict == "not_needed":
+        if self._verdict == "not_needed":
             return
         try:
             self._judge_key(_Key.model_validate(await self._client.get("api-key")))
             self._judge_model(_Models.model_validate(await self._client.get("language-models")).models)
         except (GrokAuth, GrokBilling) as error:
-            self.verdict, self.details = "key_refused", error.details
+            self._verdict, self._details = "key_refused", error.details
             self._client.lane.close(error)
         except (GrokError, Overloaded, StorageFull) as error:
-            self.verdict, self.details = "unreachable", error.details
+            self._verdict, self._details = "unreachable", error.details
         except ValidationError:
-            self.verdict, self.details = "unreachable", "xAI's answer about the key cannot be read."
+            self._verdict, self._details = "unreachable", "xAI's answer about the key cannot be read."
         log.info("grok_key_checked", verdict=self.verdict, details=self.details)
 
     def _judge_key(self, key: _Key) -> None:
@@ -68,12 +80,12 @@ class KeyCheck:
     def _judge_model(self, models: list[_Model]) -> None:
         found = next((model for model in models if self._model in {model.id, *model.aliases}), None)
         if found is None:
-            self.verdict = "model_unknown"
-            self.details = f"{self._model} is not among this key's models; xAI may answer with another, at its price."
+            self._verdict = "model_unknown"
+            self._details = f"{self._model} is not among this key's models; xAI may answer with another, at its price."
             return
-        self.verdict, self.details = "ok", "Key and model are good."
+        self._verdict, self._details = "ok", "Key and model are good."
         told = (found.prompt_text_token_price, found.completion_text_token_price)
         if not self._prices.agrees(
             self._model, *(None if price is None else price / _PRICE_UNITS_PER_USD for price in told)
         ):
-            self.details = "Key and model are good; xAI's prices differ from the price list: mend PRICES_FILE."
+            self._details = "Key and model are good; xAI's prices differ from the price list: mend PRICES_FILE."

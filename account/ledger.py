@@ -9,7 +9,7 @@ from typing import Literal
 
 import store
 from database import Database, WriteSession
-from errors import GrokBudgetReached, Overloaded, StorageFull
+from errors import GrokBudgetReached, GrokLaneShut, GrokTooDear, Overloaded, StorageFull
 from grok_client import Cost, PlannedCall
 from store import BudgetReached, Reservation, Reserved, Settlement, WindowFull
 from telemetry import Metrics, get_logger
@@ -17,7 +17,7 @@ from xai import TICKS_PER_USD, PriceList, Usage
 
 log = get_logger()
 
-_WINDOW_POLL_S = 0.02
+_WINDOW_POLL_S, _MOST_POLLS = 0.05, 100
 _RESERVED_POLL_S = 5  # calls in flight may cost less than was reserved for them
 
 
@@ -58,7 +58,8 @@ class Ledger:
     async def reserve(self, call: PlannedCall) -> int:
         """A number for `settle`; waits while calls from before a restart, or of other replicas, fill the window.
 
-        Raises: GrokBudgetReached, with the wait until there may be room again: calls in flight, or midnight UTC.
+        Raises: GrokTooDear, when fewer conversations may fit; GrokBudgetReached, with the wait until there may be room
+        again: calls in flight, or midnight UTC; GrokLaneShut, when others fill the window for more than 5 s.
         """
         most_ticks = self._prices.most_ticks(
             call.model, prompt_bytes=call.prompt_bytes, output_tokens=call.output_tokens
@@ -73,13 +74,14 @@ class Ledger:
             calls_per_window=self._limits.calls_per_window,
             window=timedelta(seconds=self._limits.window_s),
         )
-        while True:
-            answer = await self._database.write(partial(self._enter, wanted=wanted))
+        for _ in range(_MOST_POLLS):
+            answer = await self._database.write(partial(self._enter, wanted=wanted), alone=True)
             if isinstance(answer, Reserved):
                 return answer.number
             if isinstance(answer, BudgetReached):
-                raise self._refusal(answer)
+                raise self._refusal(wanted, answer)
             await self._sleep(_WINDOW_POLL_S)
+        raise GrokLaneShut("Other replicas use the whole rate.", retry_after_s=_RESERVED_POLL_S)  # they take the rows
 
     def _enter(self, session: WriteSession, wanted: Reservation) -> Reserved | WindowFull | BudgetReached:
         """Told the time when its turn has come: a write may have waited, and calls count in windows of a second."""
@@ -89,7 +91,7 @@ class Ledger:
         """Never fails for the database's sake: an account that stays open is charged in full later."""
         try:
             if cost == "free":
-                await self._database.write(partial(store.cancel_call, number=number, now=self._now()))
+                await self._database.write(partial(store.cancel_call, number=number, now=self._now()), alone=True)
             else:
                 await self._charge(number, self._settlement(call, cost))
         except (Overloaded, StorageFull) as error:
@@ -97,7 +99,7 @@ class Ledger:
 
     async def _charge(self, number: int, settlement: Settlement) -> None:
         settle = partial(store.settle_call, number=number, settlement=settlement, now=self._now())
-        ticks = await self._database.write(settle)
+        ticks = await self._database.write(settle, alone=True)
         self._metrics.count_cost(ticks / TICKS_PER_USD)
         self._metrics.count_tokens("uncached", settlement.uncached_tokens)
         self._metrics.count_tokens("cached", settlement.cached_tokens)
@@ -115,13 +117,23 @@ class Ledger:
             ticks=self._prices.cost_ticks(call.model, cost),
         )
 
-    def _refusal(self, answer: BudgetReached) -> GrokBudgetReached:
+    def _refusal(self, wanted: Reservation, answer: BudgetReached) -> GrokBudgetReached | GrokTooDear:
+        if answer.for_today and wanted.conversations > 1:
+            return GrokTooDear("The pack does not fit into what is left of the day's budget.")
+        if wanted.budget_ticks is not None and wanted.most_ticks > wanted.budget_ticks:
+            usd = f"{wanted.most_ticks / TICKS_PER_USD:.4f}"
+            details = f"One call may cost {usd} USD, more than GROK_DAILY_BUDGET_USD: raise it."
+            return GrokBudgetReached(details, retry_after_s=self._until_midnight_s())
         if not answer.for_today:
             return GrokBudgetReached(
                 "Calls in flight hold the rest of the day's budget.", retry_after_s=_RESERVED_POLL_S
             )
-        wait_s = int((next_midnight(self._now()) - self._now()).total_seconds()) + 1
-        return GrokBudgetReached("GROK_DAILY_BUDGET_USD is spent; calls go on at midnight UTC.", retry_after_s=wait_s)
+        return GrokBudgetReached(
+            "GROK_DAILY_BUDGET_USD is spent; calls go on at midnight UTC.", retry_after_s=self._until_midnight_s()
+        )
+
+    def _until_midnight_s(self) -> int:
+        return int((next_midnight(self._now()) - self._now()).total_seconds()) + 1
 
 
 class FreeCalls:

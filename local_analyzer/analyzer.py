@@ -22,6 +22,7 @@ from local_analyzer.sentiment_model import (
 from local_analyzer.text_features import NEGATED, Reading, plain_text, read
 from local_analyzer.topic_rules import TopicHits, TopicRules
 
+LOCAL_MODEL: Final = "local-linear-1"  # marks every answer of its own
 WEIGHTS_PATH: Final = Path(__file__).parents[1] / "training" / "weights.bin"
 
 _LEARNED: Final = frozenset({"ar", "de", "es", "fr", "hi", "it", "pt"})  # besides English

@@ -1,4 +1,4 @@
-"""Every statement that reads, each over a snapshot, returning answers ready to send."""
+"""What clients and the worker ask: insights, conversations, the queue, what the model said before."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -60,8 +60,8 @@ class PackSize:
         """As soon as fewer than 98 % of 50 can agree, the packs are too large to be trusted."""
         self._canaries.append(agreed)
         if self._canaries.count(False) > _CANARY_SAMPLE * (1 - _LEAST_AGREEMENT):
-            self._halve()
-            self._ceiling = self.current
+            self._change(max(self._limits.smallest, min(2, self.current), self.current // 2))
+            self._ceiling = self.current  # 2 at least: what is always read alone could never be trusted again
             self._canaries.clear()
         elif len(self._canaries) == _CANARY_SAMPLE:
             self._ceiling = min(self._limits.largest, self._ceiling * 2)

@@ -46,8 +46,11 @@ class Question:
         self.claims += other.claims
         self.audits |= other.audits
 
-    def answered(self, analysis: Analysis, *, model: str, asked: bool) -> list[Outcome]:
-        """An outcome for each claim. `asked`: the model has just said so of the first; else it had said so before."""
+    def answered(self, analysis: Analysis, *, model: str, asked: bool, keep: bool = False) -> list[Outcome]:
+        """An outcome for each claim. `asked`: the model has just said so of the first; else it had said so before.
+
+        `keep`: what it has just said is to serve equal texts.
+        """
         if self.suspected:
             confidence = min(analysis.confidence, _SUSPECTED_CONFIDENCE)
             analysis = analysis.model_copy(update={"confidence": confidence, "injection_suspected": True})
@@ -57,7 +60,9 @@ class Question:
             tallies = (Tally.ASKED if own else Tally.CACHED, *self._audit(claim, analysis))
             if self.suspected:
                 tallies += (Tally.SUSPECTED,)
-            outcomes.append(Completed(claim, analysis, model, cache_key=self.key if own else None, tallies=tallies))
+            outcomes.append(
+                Completed(claim, analysis, model, cache_key=self.key if own and keep else None, tallies=tallies)
+            )
         return outcomes
 
     def _audit(self, claim: Claim, analysis: Analysis) -> tuple[Tally, ...]:

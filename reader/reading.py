@@ -28,7 +28,7 @@ from errors import (
     StorageFull,
 )
 from grok_client import Analyzer, PackAnswer
-from mock_grok import LOCAL_MODEL
+from local_analyzer import LOCAL_MODEL
 from prefilter import Ask, Keep, Prefilter, Skip
 from reader.packing import PackSize, make_packs
 from reader.questions import Question
@@ -154,14 +154,14 @@ class Reader:
     async def _judge_canary(self, *, agreed: bool) -> None:
         self.pack_size.record_canary(agreed=agreed)
         counts: dict[str, int] = {Tally.CANARIES: 1, Tally.CANARIES_AGREED: int(agreed)}
-        await self._database.write(partial(store.add_tallies, counts=counts))
+        await self._database.write(partial(store.add_tallies, counts=counts), alone=True)
 
     async def purge(self) -> None:
         """Forget what the model said too long ago."""
         created_before = self._now() - self._policy.cache_lifetime
         while self._recent and next(iter(self._recent.values())).at < created_before:
             self._recent.popitem(last=False)
-        await self._database.write(partial(store.purge_cache, created_before=created_before))
+        await self._database.write(partial(store.purge_cache, created_before=created_before), alone=True)
 
     def forget(self, pack: Sequence[Question]) -> None:
         """Nobody may join these questions any more."""
@@ -215,7 +215,7 @@ class Reader:
         """Halve the pack down to the one text at fault."""
         if len(pack) == 1:
             return Reading(self._fail(pack, error))
-        if isinstance(error, GrokTooLarge):
+        if isinstance(error, GrokTooLarge) and error.was_call:
             self.pack_size.record_pressure()
         middle = len(pack) // 2
         halves = await asyncio.gather(self._ask(pack[:middle]), self._ask(pack[middle:]))
@@ -223,7 +223,7 @@ class Reader:
 
     def _after_outage(self, pack: Sequence[Question], error: GrokOutage) -> list[Outcome]:
         """Nobody's fault: the rows wait, and no attempt is spent."""
-        if not isinstance(error, GrokUnavailable):
+        if not (isinstance(error, GrokUnavailable) and error.was_call):
             return self._release(pack, after_s=max(self.wait_s(), error.retry_after_s or 0))
         self.pack_size.record_pressure()
         if (wait_s := self.wait_s()) > 0:
@@ -248,7 +248,8 @@ class Reader:
                 reading.outcomes.extend(self._after_invalid(question, result))
                 continue
             self._remember(question, result, answer.model)
-            reading.outcomes.extend(question.answered(result, model=answer.model, asked=True))
+            keep = bool(self._policy.cache_lifetime)
+            reading.outcomes.extend(question.answered(result, model=answer.model, asked=True, keep=keep))
             if len(pack) > 1 and self._is_canary(question):
                 reading.canaries.append(Canary(question.text, result.sentiment))
         log.info("pack_analyzed", call_id=answer.call_id, pack=len(pack), latency_ms=answer.latency_ms)

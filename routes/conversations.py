@@ -45,7 +45,7 @@ async def get_conversation(conversation_id: ConversationId, state: StateDep) -> 
     summary="Send all failed conversations back to pending",
 )
 async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], state: StateDep) -> Response:  # noqa: ARG001
-    """At most 10 times a minute for each client: it may touch every row."""
+    """At most 10 times a minute, which clients share: it may touch every row."""
     wait_s = state["retry_limiter"].admit(str(request.scope["state"]["client"]))
     if wait_s > 0:
         raise RateLimitExceeded("At most 10 of these a minute.", retry_after_s=max(1, -int(-wait_s // 1)))

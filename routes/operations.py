@@ -59,7 +59,7 @@ async def ready(state: StateDep) -> Response:
 
 
 @operations.get(
-    "/status/summary", response_model=Summary, responses=errors_of(401, 503), summary="What it does, at what cost"
+    "/status/summary", response_model=Summary, responses=errors_of(401, 429, 503), summary="What it does, at what cost"
 )
 async def status_summary(state: StateDep) -> Response:
     now = datetime.now(UTC)
@@ -67,7 +67,7 @@ async def status_summary(state: StateDep) -> Response:
     return JSONAnswer(summarize(counts, state, now=now))
 
 
-@operations.get("/metrics", response_class=Response, summary="The same for Prometheus")
+@operations.get("/metrics", response_class=Response, summary="Requests, calls, tokens, cost and queue for Prometheus")
 async def metrics(state: StateDep) -> Response:
     depth: int | None = None
     with suppress(Overloaded):

@@ -22,12 +22,12 @@ from store.spending import (
     Reserved,
     Settlement,
     WindowFull,
-    add_tallies,
     cancel_call,
     charge_abandoned,
     reserve_call,
     settle_call,
 )
+from store.tallies import add_tallies
 from store.working import (
     MAX_RESCUES,
     Claim,

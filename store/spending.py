@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from database import WriteSession
-from models import GrokCall, GrokUsage, TallyRow
+from models import GrokCall, GrokUsage
+from store.tallies import insert_of
 
 _KEPT = timedelta(minutes=1)  # of a settled call: longer than any window
 _ON_THE_WAY = timedelta(milliseconds=200)  # the commit and the connection
@@ -89,7 +89,9 @@ def reserve_call(session: WriteSession, *, wanted: Reservation, now: datetime) -
 
 def settle_call(session: WriteSession, *, number: int, settlement: Settlement, now: datetime) -> int:
     """Turn the reservation into what the call cost; returns that, in ticks. A call is settled once."""
-    call = session.execute(select(GrokCall).where(GrokCall.id == number, GrokCall.reserved_ticks > 0)).one_or_none()
+    call = session.execute(
+        select(GrokCall).where(GrokCall.id == number, GrokCall.reserved_ticks > 0).with_for_update()
+    ).one_or_none()
     if call is None:
         return 0
     ticks = call.reserved_ticks if settlement.ticks is None else settlement.ticks
@@ -116,22 +118,15 @@ def cancel_call(session: WriteSession, *, number: int, now: datetime) -> None:
 def charge_abandoned(session: WriteSession, *, called_before: datetime) -> int:
     """Charge in full what was reserved by an owner that died; returns how many calls those were."""
     abandoned = session.execute(
-        select(GrokCall).where(GrokCall.reserved_ticks > 0, GrokCall.called_at < called_before)
+        select(GrokCall)
+        .where(GrokCall.reserved_ticks > 0, GrokCall.called_at < called_before)
+        .order_by(GrokCall.id)
+        .with_for_update()  # replicas purge at the same time
     ).all()
     for call in abandoned:
         _charge(session, call, {"unreported_calls": 1, "cost_ticks": call.reserved_ticks})
     session.execute(update(GrokCall).where(GrokCall.id.in_([call.id for call in abandoned])).values(reserved_ticks=0))
     return len(abandoned)
-
-
-def add_tallies(session: WriteSession, counts: Mapping[str, int]) -> None:
-    """Count what happened, in its own transaction; names in one order, so that replicas do not lock crosswise."""
-    if not counts:
-        return
-    rows = [{"name": name, "count": count} for name, count in sorted(counts.items())]
-    statement = insert_of(session)(TallyRow).values(rows)
-    more = {"count": TallyRow.count + statement.excluded.count}
-    session.execute(statement.on_conflict_do_update(index_elements=["name"], set_=more))
 
 
 def _charge(session: WriteSession, call: Any, usage: Mapping[str, int]) -> None:
@@ -175,8 +170,3 @@ def _reserved_ticks(session: WriteSession, *, now: datetime) -> int:
 
 def _day(now: datetime) -> str:
     return now.date().isoformat()
-
-
-def insert_of(session: WriteSession) -> Any:
-    """The dialect's own INSERT: only that has ON CONFLICT."""
-    return postgresql.insert if session.dialect.name == "postgresql" else sqlite.insert

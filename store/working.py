@@ -13,7 +13,7 @@ from database import WriteSession
 from errors import Conflict, NotFound
 from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
 from schemas import Analysis, Status, Tally
-from store.spending import add_tallies, insert_of
+from store.tallies import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
 
@@ -219,7 +219,7 @@ def _save_completed(session: WriteSession, outcomes: Sequence[Completed], *, now
 
 
 def _save_to_cache(session: WriteSession, outcomes: Sequence[Completed], *, now: datetime) -> None:
-    """Only what the model itself said, and what passed every check; the first answer to a text stays."""
+    """Only what the model itself said, and what passed every check; one that was kept too long is replaced."""
     rows = [
         {
             "key": outcome.cache_key,
@@ -228,11 +228,13 @@ def _save_to_cache(session: WriteSession, outcomes: Sequence[Completed], *, now:
             "model": outcome.model,
             "created_at": now,
         }
-        for outcome in outcomes
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.cache_key or b"")  # replicas lock nothing crosswise
         if outcome.cache_key is not None
     ]
     if rows:
-        session.execute(insert_of(session)(CachedAnalysis).on_conflict_do_nothing(), rows)
+        statement = insert_of(session)(CachedAnalysis)
+        newer = {name: statement.excluded[name] for name in ("conversation_id", "analysis", "model", "created_at")}
+        session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=newer), rows)
 
 
 def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:

@@ -79,10 +79,10 @@ class FaultyDatabase(Database):
     faults: list[Exception]
     read_faults: list[Exception]
 
-    async def write(self, unit: Callable[[WriteSession], Any]) -> Any:
+    async def write(self, unit: Callable[[WriteSession], Any], *, alone: bool = False) -> Any:
         if self.faults:
             raise self.faults.pop(0)
-        return await super().write(unit)
+        return await super().write(unit, alone=alone)
 
     async def read(self, unit: Callable[[ReadSession], Any]) -> Any:
         if self.read_faults:

@@ -62,7 +62,7 @@ async def test_a_call_is_planned_as_large_as_it_may_become(make_client: ClientMa
 async def test_a_call_that_may_reason_is_planned_with_room_for_it(make_client: ClientMaker, effort: str | None) -> None:
     await make_client(ScriptedXai(), effort=effort).analyze(["one"])
 
-    assert make_client.account.planned[0].output_tokens == 320 + 8192
+    assert make_client.account.planned[0].output_tokens == 320 + 4096 + 1024
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ class FailingDatabase(Database):
 
     fault: Exception
 
-    async def write(self, unit: Callable[[WriteSession], Any]) -> Any:  # noqa: ARG002
+    async def write(self, unit: Callable[[WriteSession], Any], *, alone: bool = False) -> Any:  # noqa: ARG002
         raise self.fault
 
     async def read(self, unit: Callable[..., Any]) -> Any:  # noqa: ARG002

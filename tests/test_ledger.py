@@ -1,6 +1,7 @@
 """The account of the calls to Grok: never past a day's budget, whatever calls end in and whoever is killed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,12 +10,18 @@ from sqlalchemy import select
 
 from account import FreeCalls, next_midnight
 from database import Database, WriteSession
-from errors import DatabaseBusy, GrokBudgetReached, StorageFull
+from errors import DatabaseBusy, GrokBudgetReached, GrokLaneShut, GrokTooDear, StorageFull
 from grok_client import Cost, PlannedCall
 from models import GrokCall, GrokUsage
 from tests.books import CALL, MOST_TICKS, Books, usage_of
 from tests.harness import HandClock
 from xai import TICKS_PER_USD
+
+ONE = replace(CALL, conversations=1)
+
+
+async def _rest_not(_seconds: float) -> None:
+    pass
 
 
 @pytest.fixture
@@ -113,10 +120,10 @@ class Locked(Database):
 
     error: Exception | None = None
 
-    async def write(self, unit: Callable[[WriteSession], Any]) -> Any:
+    async def write(self, unit: Callable[[WriteSession], Any], *, alone: bool = False) -> Any:
         if self.error is not None:
             raise self.error
-        return await super().write(unit)
+        return await super().write(unit, alone=alone)
 
 
 @pytest.mark.unit
@@ -142,8 +149,11 @@ async def test_a_database_that_takes_nothing_leaves_the_account_open_and_is_no_e
 @pytest.mark.unit
 async def test_the_offline_analyzers_calls_are_free() -> None:
     free = FreeCalls()
+    number = await free.reserve(replace(CALL, prompt_bytes=10**12))
 
-    await free.settle(await free.reserve(CALL), CALL, "unknown")
+    await free.settle(number, CALL, "unknown")
+
+    assert number == 0
 
 
 # The budget of a day
@@ -155,7 +165,7 @@ async def test_a_call_that_may_pass_the_budget_is_not_made(books: Books) -> None
         await ledger.settle(await ledger.reserve(CALL), CALL, "unknown")
 
     with pytest.raises(GrokBudgetReached) as caught:
-        await ledger.reserve(CALL)
+        await ledger.reserve(ONE)
 
     assert caught.value.retry_after_s == 12 * 3600 + 1  # the clock's day is at noon
     assert await books.reserved_ticks() == 0
@@ -170,13 +180,25 @@ async def test_the_last_tick_of_a_budget_may_be_spent(books: Books) -> None:
 
 
 async def test_one_tick_less_is_too_little(books: Books) -> None:
-    with pytest.raises(GrokBudgetReached):
+    with pytest.raises(GrokBudgetReached, match="One call may cost"):
+        await books.ledger(budget_ticks=MOST_TICKS - 1).reserve(ONE)
+
+
+async def test_a_pack_that_does_not_fit_is_to_be_split(books: Books) -> None:
+    with pytest.raises(GrokTooDear):
         await books.ledger(budget_ticks=MOST_TICKS - 1).reserve(CALL)
+
+
+async def test_a_rate_that_others_use_up_is_not_waited_for_for_ever(books: Books) -> None:
+    await books.ledger(calls=1).reserve(CALL)
+
+    with pytest.raises(GrokLaneShut):
+        await books.ledger(calls=1, sleep=_rest_not).reserve(CALL)
 
 
 async def test_a_budget_of_nothing_makes_no_calls(books: Books) -> None:
     with pytest.raises(GrokBudgetReached):
-        await books.ledger(budget_ticks=0).reserve(CALL)
+        await books.ledger(budget_ticks=0).reserve(ONE)
 
 
 async def test_what_calls_in_flight_hold_may_come_back_soon(books: Books) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from account import FreeCalls
 from grok_client import GrokClient
-from local_analyzer import LocalAnalyzer
-from mock_grok import LOCAL_MODEL, MockGrokTransport
+from local_analyzer import LOCAL_MODEL, LocalAnalyzer
+from mock_grok import MockGrokTransport
 from prompts import Prompt
 from schemas import Analysis, Sentiment
 from tests.clients import Terms, make_grok_client

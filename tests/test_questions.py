@@ -26,7 +26,7 @@ def ask(
 
 def answers(question: Question, score: float = -0.8, *, asked: bool = True) -> list[Completed]:
     analysis = analysis_of("late", sentiment_score=score, confidence=0.9)
-    outcomes = question.answered(analysis, model="grok-4.3", asked=asked)
+    outcomes = question.answered(analysis, model="grok-4.3", asked=asked, keep=True)
     assert all(isinstance(outcome, Completed) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, Completed)]
 

@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 
 from errors import DatabaseBusy, GrokReplyInvalid
-from local_analyzer import LocalAnalyzer
-from mock_grok import LOCAL_MODEL
+from local_analyzer import LOCAL_MODEL, LocalAnalyzer
 from reader import PackLimits, Reader
 from schemas import Analysis, SkipReason, Tally
 from store import Completed, Outcome, Skipped

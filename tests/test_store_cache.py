@@ -55,13 +55,15 @@ async def test_an_answer_is_known_with_the_model_that_gave_it(database: Database
     assert await known(database, clock) == {}
 
 
-async def test_the_first_answer_to_a_text_stays(database: Database, clock: HandClock) -> None:
+async def test_a_later_answer_to_a_text_takes_the_place_of_one_that_was_not_used(
+    database: Database, clock: HandClock
+) -> None:
     [one, two] = await claim_two(database, clock)
 
     await save(database, clock, Completed(one, FIRST, "grok-4.3", cache_key=KEY))
     await save(database, clock, Completed(two, SECOND, "grok-4.5", cache_key=KEY))
 
-    assert await known(database, clock, KEY) == {KEY: (FIRST, "grok-4.3")}
+    assert await known(database, clock, KEY) == {KEY: (SECOND, "grok-4.5")}
 
 
 async def test_one_save_may_hold_a_text_twice(database: Database, clock: HandClock) -> None:

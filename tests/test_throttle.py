@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from circuit_breaker import State
-from errors import GrokError, GrokThrottled, GrokUnavailable
+from errors import GrokError, GrokLaneShut, GrokThrottled, GrokUnavailable
 from grok_client import GrokClient, PackAnswer
 from main import Parts, build_client, build_http
 from tests.clients import ClientMaker
@@ -75,7 +75,7 @@ async def test_the_lane_rests_for_as_long_as_was_told(
     clock.turn(0.02)
     after = await client.analyze(["one"])
 
-    assert (told_s, within, len(xai.calls)) == (wait_s, [GrokUnavailable] * 5, 2)
+    assert (told_s, within, len(xai.calls)) == (wait_s, [GrokLaneShut] * 5, 2)
     assert is_good(after, "one")
 
 
