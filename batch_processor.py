@@ -34,6 +34,7 @@ _PURGE_EVERY_S = 600.0
 _BUSY_REQUESTS_PER_S = 300  # about a tenth of what one process takes in
 _BUSY_PAUSE_S = 0.2
 _THROUGHPUT_WINDOW = timedelta(minutes=1)
+_MOST_IN_HAND = 5_000  # thousands of equal texts may wait for one answer, and are saved together
 _CANARIES_WAIT = 50  # as many as it takes to judge the packs
 _MOST_CANARIES = 200
 
@@ -113,7 +114,7 @@ class BatchProcessor:
             return self._limits.poll_interval_s
         if (wait_s := self._reader.wait_s()) > 0:
             return min(wait_s, self._limits.poll_interval_s)
-        if len(self._packs) >= self._limits.max_calls:
+        if len(self._packs) >= self._limits.max_calls or len(self._in_hand) >= _MOST_IN_HAND:
             await self._wait_for_a_pack()
             return 0.0
         wanted = max(self._limits.batch_size, self._reader.pack_size.current)
@@ -127,9 +128,12 @@ class BatchProcessor:
         return 0.0
 
     def _send_canaries(self, *, idle: bool) -> None:
-        """Conversations come first: with a backlog, one canary at a time, and only when many wait."""
+        """Conversations come first: with a backlog, one canary at a time, and only when many wait.
+
+        But the first few of a new pack size go at once: a size that spoils answers must not read on for long.
+        """
         free = self._limits.max_calls - len(self._packs)
-        if not idle:
+        if not (idle or self._reader.pack_size.is_unproven):
             busy = self._canary is not None and not self._canary.done()
             free = int(len(self._canaries) >= _CANARIES_WAIT and not busy)
         for _ in range(min(free, len(self._canaries))):

@@ -33,7 +33,7 @@ from prompts import Prompt
 from rate_limiter import CallSlot
 from schemas import Analysis
 from telemetry import Metrics, get_logger, redact
-from xai import Completion, Usage, WireRequest, classify, read_completion
+from xai import Completion, Usage, WireRequest, classify, is_error, read_completion
 
 log = get_logger()
 
@@ -44,6 +44,7 @@ _LONGEST_BACKOFF_S = 30.0
 _MOST_RESPONSE_BYTES = 2 * 1024 * 1024  # decompressed; 50 results need 50 KB
 _REASONING_TOKENS, _REASONING_TOKENS_A_RESULT = 4_096, 1_024  # reserved where a model may reason: xAI has no cap
 _KEPT_CHARS = 2000
+_SHORTEST_KEY = 16
 _SMALLEST_ID, _LARGEST_ID = 100_000, 999_999
 
 
@@ -240,8 +241,9 @@ class GrokClient:
             self.lane.check_open()  # the account may have kept it waiting
             with self._metrics.time_call():
                 status, headers, body = await self._send("POST", "chat/completions", slot, content=content)
-            if status != 200:
+            if status != 200 or is_error(body):
                 cost = "free"
+                status = 503 if status == 200 else status
                 raise _error_of(request, classify(status, body, headers, now=datetime.now(UTC)))
             completion = read_completion(body)
             cost = completion.usage or "unknown"
@@ -271,7 +273,8 @@ class GrokClient:
         return response.status_code, response.headers, self._hide_key(body)
 
     def _hide_key(self, body: str) -> str:
-        return body.replace(self._secret, "[redacted]") if self._secret else body
+        """A real key is long; a short one, such as "test", would take words out of the answer."""
+        return body.replace(self._secret, "[redacted]") if len(self._secret) >= _SHORTEST_KEY else body
 
     def _compare_model(self, answered: str) -> None:
         """Retired names are redirected without a word, at another price."""
@@ -281,7 +284,7 @@ class GrokClient:
 
     def _read_results(self, completion: Completion, ids: Sequence[int]) -> list[Analysis | GrokReplyInvalid]:
         content = completion.content()
-        raw_answer = redact(content[:_KEPT_CHARS])
+        raw_answer = redact(content[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]
         try:
             reply = self._template.prompt.read_reply(content, expected=ids)
         except ValueError as error:

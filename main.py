@@ -33,7 +33,7 @@ from prompts import Prompt
 from queue_lock import QueueLock
 from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
-from settings import Settings, describe_problems
+from settings import Settings, check_env_file, describe_problems
 from telemetry import Metrics, configure_logging, get_logger
 from topics import TOPICS_PATH, Topic, TopicsInvalid, load_topics, topic_patterns
 from xai import PRICES_PATH, PriceList, PricesInvalid
@@ -99,7 +99,7 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     model = model_of(settings)
     key_check = KeyCheck(client, parts.prices, model=model, needed=settings.effective_grok_mode == "real")
     worker = asyncio.create_task(processor.run(), name="processor")
-    checking = asyncio.create_task(key_check.run(), name="key-check")
+    checking = asyncio.create_task(key_check.watch(), name="key-check")
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
     state: routes.State = {
         "database": parts.database,
@@ -242,6 +242,7 @@ def now() -> datetime:
 def main() -> None:
     """Start the service; a setting that cannot be used ends it with a sentence and status 2."""
     try:
+        check_env_file()
         settings = Settings()
         app = create_app(settings)
     except ValidationError as error:

@@ -13,7 +13,8 @@ class QueueLock:
     """An exclusive `flock` on `<database>.lock`."""
 
     def __init__(self, database_file: Path) -> None:
-        self._path = database_file.with_name(database_file.name + ".lock")
+        file = database_file.resolve()  # two names of one file are one queue
+        self._path = file.with_name(file.name + ".lock")
         self._descriptor: int | None = None
 
     @property

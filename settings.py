@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     grok_calls_per_second: int = Field(default=10, ge=1, le=1000, description="Grok calls started in any 1 s window.")
     grok_timeout_seconds: float = Field(default=60, ge=1, le=600, description="Deadline of one Grok call, in seconds.")
     grok_cost_per_1k: float | None = Field(
-        default=None, ge=0, le=1000, description="USD per 1,000 tokens of any kind, in place of the price list."
+        default=None, ge=0, le=100, description="USD per 1,000 tokens of any kind, in place of the price list."
     )
     grok_daily_budget_usd: float | None = Field(
         default=None, ge=0, le=1_000_000, description="USD that a day (UTC) may cost; then conversations wait."
@@ -117,6 +118,13 @@ class Settings(BaseSettings):
             raise ValueError("must be printable ASCII without blanks")
         return key or None
 
+    @field_validator("grok_model")
+    @classmethod
+    def _refuse_a_blank_model(cls, model: str) -> str:
+        if not model.strip():
+            raise ValueError("must name a model")
+        return model.strip()
+
     @field_validator("trusted_proxies", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
@@ -143,6 +151,8 @@ class Settings(BaseSettings):
         if self.grok_mode == "real" and self.grok_key is None:
             raise ValueError("GROK_MODE=real needs GROK_KEY; without a key use GROK_MODE=mock")
         address = urlsplit(self.grok_base_url)
+        if address.username or address.query or address.fragment or address.port == 0:  # a port out of range raises
+            raise ValueError("GROK_BASE_URL must be scheme, host, port and path alone")
         local = address.scheme == "http" and address.hostname in {"127.0.0.1", "localhost", "::1"}
         if not (local or (address.scheme == "https" and address.hostname)):
             raise ValueError("GROK_BASE_URL must be https://, or http:// to a loopback address")
@@ -151,6 +161,15 @@ class Settings(BaseSettings):
     @property
     def effective_grok_mode(self) -> GrokMode:
         return self.grok_mode or ("real" if self.grok_key else "mock")
+
+
+def check_env_file(path: Path = Path(".env")) -> None:
+    """Raises ValueError for a line that cannot be read: left out, it would leave its setting at the default."""
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            broken = [str(binding.original.line) for binding in parse_stream(file) if binding.error]
+        if broken:
+            raise ValueError(f".env: line {', '.join(broken)} cannot be read; mend its quotes, or remove it.")
 
 
 def describe_problems(error: ValidationError) -> str:

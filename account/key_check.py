@@ -3,6 +3,7 @@
 Source: docs.x.ai/docs/api-reference (`GET /v1/api-key`, `GET /v1/language-models`, prices in 1/10,000 dollar).
 """
 
+import asyncio
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -16,6 +17,8 @@ log = get_logger()
 
 Verdict = Literal["not_needed", "unchecked", "ok", "key_refused", "model_unknown", "unreachable"]
 _PRICE_UNITS_PER_USD = 10_000
+_AGAIN_S = 61.0  # when a lane that was closed has opened again
+_DEADLINE_S = 10
 
 
 class _Key(BaseModel):
@@ -57,18 +60,29 @@ class KeyCheck:
     def _is_outdated(self) -> bool:
         return self._client.lane.proven and self._verdict in {"unchecked", "key_refused", "unreachable"}
 
+    async def watch(self) -> None:
+        """Ask at the start, and every minute while something has to be mended: nobody else may call meanwhile."""
+        while self._verdict != "not_needed":
+            if self._verdict == "unchecked" or self._client.lane.outage is not None:
+                await self.run()
+            await asyncio.sleep(_AGAIN_S)
+
     async def run(self) -> None:
         """Ask once. A refused key closes the lane as a refused call would: rows wait, and it is tried again later."""
         if self._verdict == "not_needed":
             return
         try:
-            self._judge_key(_Key.model_validate(await self._client.get("api-key")))
-            self._judge_model(_Models.model_validate(await self._client.get("language-models")).models)
+            async with asyncio.timeout(_DEADLINE_S):
+                self._judge_key(_Key.model_validate(await self._client.get("api-key")))
+                self._judge_model(_Models.model_validate(await self._client.get("language-models")).models)
+            self._client.lane.outage = None
         except (GrokAuth, GrokBilling) as error:
             self._verdict, self._details = "key_refused", error.details
             self._client.lane.close(error)
         except (GrokError, Overloaded, StorageFull) as error:
             self._verdict, self._details = "unreachable", error.details
+        except TimeoutError:
+            self._verdict, self._details = "unreachable", f"xAI did not answer within {_DEADLINE_S} s."
         except ValidationError:
             self._verdict, self._details = "unreachable", "xAI's answer about the key cannot be read."
         log.info("grok_key_checked", verdict=self.verdict, details=self.details)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import ceil
 from typing import Literal
 
 import store
@@ -18,7 +19,8 @@ from xai import TICKS_PER_USD, PriceList, Usage
 log = get_logger()
 
 _WINDOW_POLL_S, _MOST_POLLS = 0.05, 100
-_RESERVED_POLL_S = 5  # calls in flight may cost less than was reserved for them
+_SMALL_PROMPT_BYTES, _SMALL_OUTPUT_TOKENS = 6_000, 320  # one tweet, with all that is the same in every call
+_RESERVED_POLL_S = 2  # calls in flight may cost less than was reserved for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Ledger:
         self._now = now
         self._sleep = sleep
         self._caller = uuid.uuid4().hex
+        self._dearer = 1.0  # than the price list says, as far as bills have shown
 
     async def reserve(self, call: PlannedCall) -> int:
         """A number for `settle`; waits while calls from before a restart, or of other replicas, fill the window.
@@ -61,9 +64,7 @@ class Ledger:
         Raises: GrokTooDear, when fewer conversations may fit; GrokBudgetReached, with the wait until there may be room
         again: calls in flight, or midnight UTC; GrokLaneShut, when others fill the window for more than 5 s.
         """
-        most_ticks = self._prices.most_ticks(
-            call.model, prompt_bytes=call.prompt_bytes, output_tokens=call.output_tokens
-        )
+        most_ticks = ceil(self._bound_ticks(call) * self._dearer)
         wanted = Reservation(
             caller=self._caller,
             own_calls=call.calls_in_window,
@@ -107,21 +108,40 @@ class Ledger:
         self._metrics.count_tokens("reasoning", settlement.reasoning_tokens)
 
     def _settlement(self, call: PlannedCall, cost: Usage | Literal["unknown"]) -> Settlement:
-        if cost == "unknown":
+        if cost == "unknown" or cost.prompt_tokens > call.prompt_bytes:  # a token is at least a byte: not believed
             return Settlement()
+        ticks = self._prices.cost_ticks(call.model, cost)
+        self._watch_bound(call, ticks)
         return Settlement(
             uncached_tokens=cost.uncached_tokens,
             cached_tokens=cost.cached_tokens,
             output_tokens=cost.completion_tokens,
             reasoning_tokens=cost.reasoning_tokens,
-            ticks=self._prices.cost_ticks(call.model, cost),
+            ticks=ticks,
         )
 
+    def _watch_bound(self, call: PlannedCall, ticks: int) -> None:
+        """A bill above what was reserved is told, and from then on so much more is reserved: the budget must hold."""
+        bound = self._bound_ticks(call)
+        if ticks > bound * self._dearer:
+            self._dearer = ticks / max(1, bound)
+            log.warning("grok_call_dearer_than_reserved", model=call.model, ticks=ticks, reserved_ticks=bound)
+
+    def _bound_ticks(self, call: PlannedCall) -> int:
+        return self._prices.most_ticks(call.model, prompt_bytes=call.prompt_bytes, output_tokens=call.output_tokens)
+
     def _refusal(self, wanted: Reservation, answer: BudgetReached) -> GrokBudgetReached | GrokTooDear:
+        small = self._prices.most_ticks(
+            wanted.model, prompt_bytes=_SMALL_PROMPT_BYTES, output_tokens=_SMALL_OUTPUT_TOKENS
+        )
+        usd = f"{wanted.most_ticks / TICKS_PER_USD:.4f}"
+        too_dear_for_ever = wanted.budget_ticks is not None and wanted.most_ticks > wanted.budget_ticks
         if answer.for_today and wanted.conversations > 1:
             return GrokTooDear("The pack does not fit into what is left of the day's budget.")
-        if wanted.budget_ticks is not None and wanted.most_ticks > wanted.budget_ticks:
-            usd = f"{wanted.most_ticks / TICKS_PER_USD:.4f}"
+        if answer.for_today and wanted.most_ticks > small:  # others may still fit
+            details = f"This text alone may cost {usd} USD; raise GROK_DAILY_BUDGET_USD and send it back."
+            return GrokTooDear(details, retry_after_s=None if too_dear_for_ever else self._until_midnight_s())
+        if too_dear_for_ever:
             details = f"One call may cost {usd} USD, more than GROK_DAILY_BUDGET_USD: raise it."
             return GrokBudgetReached(details, retry_after_s=self._until_midnight_s())
         if not answer.for_today:

@@ -16,6 +16,7 @@ _SLOW_SAMPLE = 5  # calls of one size: the first so many say what is normal, the
 _SLOW_TIMES = 2.0
 _CANARY_SAMPLE = 50
 _LEAST_AGREEMENT = 0.98
+_FEW_CANARIES = 5
 _MOST_PACK_CHARS = 60_000  # about 15,000 tokens: far from any limit, and one text too large does not stop fifty
 
 
@@ -36,7 +37,13 @@ class PackSize:
         self._normal_s: list[float] = []
         self._recent_s: deque[float] = deque(maxlen=_SLOW_SAMPLE)
         self._canaries: list[bool] = []
+        self._judged = 0
         self.current = limits.start
+
+    @property
+    def is_unproven(self) -> bool:
+        """Few canaries have been judged since the size was last changed."""
+        return self._judged < _FEW_CANARIES
 
     def record_claim(self, *, full: bool) -> None:
         self._full_claims = self._full_claims + 1 if full else 0
@@ -59,6 +66,7 @@ class PackSize:
     def record_canary(self, *, agreed: bool) -> None:
         """As soon as fewer than 98 % of 50 can agree, the packs are too large to be trusted."""
         self._canaries.append(agreed)
+        self._judged += 1
         if self._canaries.count(False) > _CANARY_SAMPLE * (1 - _LEAST_AGREEMENT):
             self._change(max(self._limits.smallest, min(2, self.current), self.current // 2))
             self._ceiling = self.current  # 2 at least: what is always read alone could never be trusted again
@@ -74,6 +82,7 @@ class PackSize:
     def _change(self, size: int) -> None:
         if size != self.current:  # a call of another size takes another time
             self.current = size
+            self._judged = 0
             self._normal_s.clear()
             self._recent_s.clear()
 

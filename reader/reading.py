@@ -22,6 +22,7 @@ from errors import (
     GrokRefused,
     GrokRejection,
     GrokReplyInvalid,
+    GrokTooDear,
     GrokTooLarge,
     GrokUnavailable,
     Overloaded,
@@ -41,6 +42,7 @@ log = get_logger()
 _RETRY_AFTER_INVALID = timedelta(seconds=2)  # doubles with every attempt
 _LONGEST_RELEASE_S = 60.0  # a lane that stays shut longer keeps rows from being claimed anyway
 _LONGEST_BACKOFF_S = 300.0
+_DAY_S = 86_400.0
 _MOST_LONELY_FAILURES = 10  # of three calls each, while others were answered
 _MOST_TROUBLED = 10_000
 _MOST_RECENT = 2_000
@@ -137,6 +139,10 @@ class Reader:
         """An outcome for each claim of the pack; every error of Grok becomes a value."""
         try:
             return await self._ask(pack)
+        except Exception:  # a bug of ours, brought out by one of the texts: the others must not suffer from it
+            log.exception("reading_failed", pack=len(pack))
+            error = GrokError("Reading this text failed for a reason of ours; see the log, and send it back.")
+            return Reading(self._after_trouble(pack, error))
         finally:
             self.forget(pack)
 
@@ -213,6 +219,8 @@ class Reader:
 
     async def _split(self, pack: Sequence[Question], error: GrokRejection) -> Reading:
         """Halve the pack down to the one text at fault."""
+        if len(pack) == 1 and isinstance(error, GrokTooDear) and error.retry_after_s is not None:
+            return Reading(self._release(pack, after_s=error.retry_after_s, longest_s=_DAY_S))
         if len(pack) == 1:
             return Reading(self._fail(pack, error))
         if isinstance(error, GrokTooLarge) and error.was_call:
@@ -228,18 +236,21 @@ class Reader:
         self.pack_size.record_pressure()
         if (wait_s := self.wait_s()) > 0:
             return self._release(pack, after_s=max(wait_s, error.retry_after_s or 0))
-        return [outcome for question in pack for outcome in self._after_trouble(question, error, alone=len(pack) == 1)]
+        return self._after_trouble(pack, error)
 
-    def _after_trouble(self, question: Question, error: GrokUnavailable, *, alone: bool) -> list[Outcome]:
-        """Calls fail while the lane is open: it may be this text. It travels alone from now on, and not for ever."""
+    def _after_trouble(self, pack: Sequence[Question], error: GrokError) -> list[Outcome]:
+        """Calls fail while the lane is open: one of these texts may be why. They travel alone now, and not for ever."""
         if len(self._troubled) >= _MOST_TROUBLED:
             self._troubled.clear()
-        rounds = self._troubled.get(question.key, 0) + int(alone)
-        if rounds >= _MOST_LONELY_FAILURES:
-            del self._troubled[question.key]
-            return self._fail([question], error)
-        self._troubled[question.key] = rounds
-        return self._release([question], after_s=2.0**rounds, longest_s=_LONGEST_BACKOFF_S)
+        outcomes: list[Outcome] = []
+        for question in pack:
+            rounds = self._troubled.pop(question.key, 0) + int(len(pack) == 1)
+            if rounds >= _MOST_LONELY_FAILURES:
+                outcomes += self._fail([question], error)
+            else:
+                self._troubled[question.key] = rounds
+                outcomes += self._release([question], after_s=2.0**rounds, longest_s=_LONGEST_BACKOFF_S)
+        return outcomes
 
     async def _attach(self, pack: Sequence[Question], answer: PackAnswer) -> Reading:
         reading = Reading([])

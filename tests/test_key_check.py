@@ -29,6 +29,7 @@ class Checked:
 
     check: KeyCheck
     client: GrokClient
+    clock: HandClock = field(default_factory=HandClock)
     account: NotedAccount = field(default_factory=NotedAccount)
 
 
@@ -47,10 +48,11 @@ async def http(server: FakeXaiServer) -> AsyncGenerator[httpx2.AsyncClient, None
 
 async def run_check(http: httpx2.AsyncClient, *, model: str = "grok-4.3", prices: PriceList = PRICES) -> Checked:
     account = NotedAccount()
-    client = make_grok_client(http, HandClock(), terms=Terms(model=model, deadline_s=0.5), account=account)
+    clock = HandClock()
+    client = make_grok_client(http, clock, terms=Terms(model=model, deadline_s=0.5), account=account)
     check = KeyCheck(client, prices, model=model, needed=True)
     await check.run()
-    return Checked(check, client, account)
+    return Checked(check, client, clock, account)
 
 
 async def test_a_good_key_and_a_known_model_are_good(server: FakeXaiServer, http: httpx2.AsyncClient) -> None:
@@ -254,3 +256,31 @@ async def test_nothing_is_known_before_the_check_has_been_run(http: httpx2.Async
     check = KeyCheck(make_grok_client(http, HandClock()), PRICES, model="grok-4.3", needed=True)
 
     assert check.verdict == "unchecked"
+
+
+async def test_an_outage_that_has_passed_is_found_out_without_any_conversation(
+    server: FakeXaiServer, http: httpx2.AsyncClient
+) -> None:
+    server.fake.check_script = [fixture("no_credits")]
+    checked = await run_check(http)
+    red = checked.client.lane.outage
+
+    await KeyCheck(checked.client, PRICES, model="grok-4.3", needed=True).run()  # the lane is shut: it cannot ask yet
+    still_red = checked.client.lane.outage
+    checked.clock.turn(61)
+    await checked.check.run()
+
+    assert red is still_red is not None
+    assert (checked.client.lane.outage, checked.check.verdict) == (None, "ok")
+
+
+async def test_a_call_that_succeeds_says_more_than_the_check_did(
+    server: FakeXaiServer, http: httpx2.AsyncClient
+) -> None:
+    server.fake.check_script = [fixture("unavailable")]
+    checked = await run_check(http)
+    before = checked.check.verdict
+
+    await checked.client.analyze(["a text"])
+
+    assert (before, checked.check.verdict) == ("unreachable", "ok")

@@ -18,6 +18,7 @@ from errors import (
     GrokReplyInvalid,
     GrokRequestRejected,
     GrokThrottled,
+    GrokTooDear,
     GrokTooLarge,
     GrokUnavailable,
     InsightsError,
@@ -305,3 +306,32 @@ async def test_equal_texts_share_the_last_of_ten_lonely_rounds(bench: Bench, clo
     outcomes = await bench.process(reader, "bomb")
 
     assert len(failed(outcomes)) == len(outcomes) == 2
+
+
+async def test_a_pack_too_dear_for_the_rest_of_the_day_is_halved_and_the_dear_text_waits_alone(
+    bench: Bench, clock: HandClock
+) -> None:
+    reader = bench.reader(packs=PackLimits(1, 8, 50))
+    bench.analyzer.react = raising(GrokTooDear("too dear", retry_after_s=7200), for_text="dear")
+    [pack] = (await reader.sort(await bench.claim("dear", "short", "also short"))).packs
+
+    outcomes = (await reader.read(pack)).outcomes
+
+    waits = {one.claim.text: one.due_at - clock.now() for one in outcomes if isinstance(one, Released)}
+    assert waits == {"dear": timedelta(hours=2)}
+    assert reader.pack_size.current == 8
+
+
+async def test_a_text_dearer_than_any_day_fails_with_its_reason(bench: Bench) -> None:
+    bench.analyzer.react = raising(GrokTooDear("too dear for any day"))
+
+    [outcome] = await _read_one(bench, "dear")
+
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "too_dear"
+
+
+async def _read_one(bench: Bench, text: str) -> list[Outcome]:
+    reader = bench.reader()
+    [pack] = (await reader.sort(await bench.claim(text))).packs
+    return (await reader.read(pack)).outcomes

@@ -130,3 +130,35 @@ def test_the_told_wait_comes_with_the_error() -> None:
     error = read(429, {"error": "Too many requests. Resets in: 12s"})
 
     assert error.retry_after_s == 12
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Fri, 31 Dec 9999999999999999999 23:59:59 GMT",
+        "Fri, 31 Dec 2026 23:59:59 +99999999999999999999",
+        "Fri, 9999999999999 Dec 2026 23:59:59 GMT",
+        "9" * 5000,
+        "-1",
+        "",
+    ],
+)
+def test_a_wait_that_no_calendar_has_is_never_an_error(value: str) -> None:
+    error = classify(429, '{"error": "Too many requests"}', {"retry-after": value}, now=NOW)
+
+    assert type(error) is GrokThrottled
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Resets in: 3m 4s", 120),
+        ("Resets in: 45.5s", 46),
+        ("Resets in: 500ms", 1),
+        ("Resets in: 1d 2h", 120),
+        (f"Resets in: {'9' * 5000}s", None),
+        ("Resets in: soon", None),
+    ],
+)
+def test_a_wait_is_read_from_the_text_in_any_unit(words: str, seconds: int | None) -> None:
+    assert told_wait_s(words, {}, now=NOW) == seconds

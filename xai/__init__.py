@@ -2,7 +2,7 @@
 
 from xai.prices import PRICES_PATH, TICKS_PER_USD, PriceList, PricesInvalid, Usage
 from xai.replies import classify, told_wait_s
-from xai.wire import Completion, WireRequest, read_completion
+from xai.wire import Completion, WireRequest, is_error, read_completion
 
 __all__ = [
     "PRICES_PATH",
@@ -13,6 +13,7 @@ __all__ = [
     "Usage",
     "WireRequest",
     "classify",
+    "is_error",
     "read_completion",
     "told_wait_s",
 ]

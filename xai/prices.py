@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PRICES_PATH: Final = Path(__file__).parents[1] / "prices.yaml"
 TICKS_PER_USD: Final = 10**10
 _TICKS_PER_TOKEN: Final = TICKS_PER_USD // 1_000_000  # of a price of 1 USD per million tokens
-_MOST_TOKENS: Final = 100_000_000
-_MOST_TICKS: Final = 10**15  # 100,000 USD: a call that says more is not believed
+_MOST_TOKENS: Final = 2_000_000  # no model takes half of that
+_MOST_TICKS: Final = 100 * TICKS_PER_USD  # a call that says more is not believed
 
 TokenCount = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
 _Price = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
@@ -21,7 +21,15 @@ class PricesInvalid(ValueError):
     """The price list cannot be used; the sentence names the file, the place and the remedy."""
 
 
+def _drop_nulls(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in cast("dict[str, object]", value).items() if part is not None}
+
+
 class _Details(BaseModel):
+    _take_nulls = model_validator(mode="before")(_drop_nulls)
+
     cached_tokens: TokenCount = 0
     reasoning_tokens: TokenCount = 0
 
@@ -36,7 +44,9 @@ class Usage(BaseModel):
     total_tokens: TokenCount = 0
     prompt_tokens_details: _Details = _Details()
     completion_tokens_details: _Details = _Details()
-    cost_in_usd_ticks: Annotated[int, Field(ge=0, le=_MOST_TICKS)] | None = None
+    cost_in_usd_ticks: int | None = None
+
+    _take_nulls = model_validator(mode="before")(_drop_nulls)
 
     @classmethod
     def read(cls, value: object) -> Self | None:
@@ -46,12 +56,11 @@ class Usage(BaseModel):
         except ValidationError:
             return None
 
-    @model_validator(mode="before")
+    @field_validator("cost_in_usd_ticks", mode="before")
     @classmethod
-    def _take_null_details(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {name: part for name, part in cast("dict[str, object]", value).items() if part is not None}
+    def _believe_a_likely_bill(cls, value: object) -> object:
+        """A bill of nothing, of less or of far too much is none: the price list then says what the tokens cost."""
+        return value if isinstance(value, int) and 0 < value <= _MOST_TICKS else None
 
     @property
     def cached_tokens(self) -> int:

@@ -40,7 +40,8 @@ _TABLE: tuple[tuple[frozenset[int], str, type[GrokError]], ...] = (
     (frozenset({403}), r"violates usage guidelines|SAFETY_CHECK_TYPE_", GrokRefused),
     (frozenset({401, 403}), r"", GrokAuth),
     (frozenset({400, 404}), r"model not found|does not exist or your team", GrokConfig),
-    (frozenset({400}), r"does not support parameter|`reasoning_effort` value", GrokParameterRefused),
+    (frozenset({400}), r"reasoning_?effort", GrokParameterRefused),
+    (frozenset({400}), r"does not support parameter", GrokConfig),  # not one that can be left out
     (frozenset({400}), r"maximum prompt length|context length|too large|too long", GrokTooLarge),
     (frozenset({413}), r"", GrokTooLarge),
     (frozenset({404, 405, 407}), r"", GrokConfig),  # that is no xAI: a mistyped address, a proxy
@@ -50,14 +51,16 @@ _TABLE: tuple[tuple[frozenset[int], str, type[GrokError]], ...] = (
     (frozenset(_BAD_CERTIFICATE), r"", GrokConfig),
     (frozenset(_TRANSIENT), r"", GrokUnavailable),
 )  # fmt: skip
-_RESETS_IN = re.compile(r"Resets in:\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?", re.IGNORECASE)
+_RESETS_IN = re.compile(r"Resets in:\s*((?:[0-9]{1,6}(?:\.[0-9]{1,6})?(?:ms|[dhms])\s*)+)", re.IGNORECASE)
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])")
+_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def classify(status: int, body: str, headers: Mapping[str, str], *, now: datetime) -> GrokError:
     """The error that an answer other than 200 stands for, with the wait that xAI asked for, if any (at most 120 s)."""
     message = _message(body)
     told = told_wait_s(message, headers, now=now)
-    kept = redact(body[:_KEPT_CHARS])
+    kept = redact(body[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]  # an id that is cut in two would not be known for one
     for statuses, phrase, kind in _TABLE:
         if status in statuses and re.search(phrase, message, re.IGNORECASE):
             return kind(f"xAI answered {status}: {redact(message)[:300]}", retry_after_s=told, raw_answer=kept)
@@ -73,18 +76,18 @@ def told_wait_s(message: str, headers: Mapping[str, str], *, now: datetime) -> i
         seconds = int(value[:9])
     elif value:
         seconds = _seconds_until(value, now=now)
-    elif (found := _RESETS_IN.search(message)) and any(found.groups()):
-        hours, minutes, rest = (int(part or 0) for part in found.groups())
-        seconds = hours * 3600 + minutes * 60 + rest
+    elif (found := _RESETS_IN.search(message)) is not None:
+        parts = _PART.findall(found[1].lower())
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     return None if seconds is None else max(1, min(_LONGEST_TOLD_WAIT_S, round(seconds)))
 
 
 def _seconds_until(value: str, *, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, OverflowError, TypeError):  # a year, a day or a zone that no calendar has
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
 
 
 def _message(body: str) -> str:

@@ -6,7 +6,7 @@ Source: docs.x.ai/docs/api-reference.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from pydantic import BaseModel, Field, ValidationError
@@ -87,15 +87,28 @@ class Completion:
         return message.content
 
 
+def is_error(body: str) -> bool:
+    """Whether a body that came with a 200 is an error all the same: `{"error": ...}` and no choices."""
+    try:
+        document: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(document, dict) and "error" in document and not cast("dict[str, object]", document).get("choices")
+
+
 def read_completion(body: str) -> Completion:
     """Raises: GrokUnavailable for what xAI's API cannot have sent, GrokReplyInvalid for what is no completion."""
     if not body.strip():
         raise GrokUnavailable("xAI sent an empty answer.")
     try:
         document: object = orjson.loads(body)
+        if not isinstance(document, dict):
+            raise GrokUnavailable("Not xAI's API answered, but something on the way to it.")
         read = _Body.model_validate(document)
     except orjson.JSONDecodeError as exc:
         raise GrokUnavailable("Not xAI's API answered, but something on the way to it.") from exc
     except ValidationError as exc:
-        raise GrokReplyInvalid("The answer is no chat completion.", raw_answer=redact(body[:_KEPT_CHARS])) from exc
+        raise GrokReplyInvalid(
+            "The answer is no chat completion.", raw_answer=redact(body[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]
+        ) from exc
     return Completion(read.model, Usage.read(read.usage), read.choices[0])
