@@ -177,13 +177,10 @@ def attempt(report: Report, title: str, measure: Callable[[], T]) -> T | None:
 def measure_all(place: Path, sizes: Sizes) -> Report:
     report = Report(f"{os.cpu_count()} CPUs, Python {platform.python_version()}")
     report.plain = attempt(report, "Plain design", lambda: run_plain(place / "plain", conversations=sizes.plain))
-    # CANARY_SHARE=0: the plain design asks nothing twice either. The adaptive run is the service as it comes.
     report.packed = attempt(
         report,
         f"Service, packs of {PACK}",
-        lambda: run_service(
-            place / "packed", "packed", conversations=sizes.packed, GROK_PACK_SIZE=str(PACK), CANARY_SHARE="0"
-        ),
+        lambda: run_service(place / "packed", "packed", conversations=sizes.packed, GROK_PACK_SIZE=str(PACK)),
     )
     report.adaptive = attempt(
         report,
