@@ -73,6 +73,7 @@ async def test_a_call_that_may_reason_is_planned_with_room_for_it(make_client: C
         pytest.param(say({"choices": []}), "unknown", id="no completion"),
         pytest.param(break_off(httpx2.ReadError("reset")), "unknown", id="lost on its way back"),
         pytest.param(DOWN, "free", id="an error"),
+        pytest.param(say({"code": "busy", "error": "Service temporarily unavailable."}), "free", id="one inside a 200"),
     ],
 )
 async def test_a_call_without_usage_is_settled_by_what_is_known(make_client: ClientMaker, step: Any, cost: str) -> None:

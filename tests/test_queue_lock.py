@@ -103,3 +103,13 @@ def test_releasing_what_is_not_held_does_nothing(file: Path) -> None:
     lock.release()
 
     assert not lock.held
+
+
+def test_two_names_of_one_file_are_one_queue(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    file, link = tmp_path / "insights.db", tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(file)
+    owner, other = QueueLock(file), QueueLock(link)
+
+    assert (owner.acquire(), other.acquire()) == (True, False)
+    owner.release()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from settings import Settings, describe_problems
+from settings import Settings, check_env_file, describe_problems
 
 pytestmark = pytest.mark.unit
 
@@ -206,3 +206,32 @@ def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
 
 def test_the_log_level_may_be_written_small() -> None:
     assert Settings(_env_file=None, log_level="info").log_level == "INFO"  # type: ignore[call-arg,arg-type]
+
+
+def test_a_line_of_the_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("PORT=8001\nGROK_KEY='xai-never-closed\nGROK_DAILY_BUDGET_USD=5\n")
+
+    with pytest.raises(ValueError, match="line 2 cannot be read"):
+        check_env_file(file)
+
+
+def test_a_file_that_can_be_read_and_one_that_is_not_there_pass(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    check_env_file(file)
+    file.write_text("# words\nPORT=8001\nGROK_KEY='xai-closed'\n\nDEBUG=\n")
+
+    check_env_file(file)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://user:word@api.x.ai/v1", "https://api.x.ai/v1?x=1", "http://127.0.0.1:99999/v1"]
+)
+def test_an_address_of_grok_is_an_address_alone(address: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(grok_base_url=address)
+
+
+def test_a_blank_model_is_none() -> None:
+    with pytest.raises(ValidationError, match="must name a model"):
+        Settings(grok_model=" ")
