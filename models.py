@@ -181,17 +181,45 @@ class InsightRow(Base):
 
 
 class InsightTopic(Base):
-    """One topic of one insight; the time is copied so that a time range narrows a topic without a join."""
+    """One topic of one insight; what insights are filtered by is copied, so that a topic is walked without a join."""
 
     __tablename__ = "insight_topics"
 
     topic: Mapped[str] = mapped_column(primary_key=True)
     timestamp: Mapped[datetime] = mapped_column(primary_key=True)
     insight_id: Mapped[int] = mapped_column(ForeignKey("insights.id", ondelete="CASCADE"), primary_key=True)
+    sentiment: Mapped[str]
+    confidence: Mapped[float]
 
     __table_args__ = (
         # the topics of one insight, when it is erased
         Index("ix_insight_topics_insight_id", "insight_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class InsightCount(Base):
+    """How many insights there are, and what they add up to, by hour and by day (UTC); `store.counting` keeps them.
+
+    `topic` is one topic, `*` for all insights, or `a+b` for those that have exactly these topics, two or more.
+    `confidence` is in hundredths, or -1 for any. `period` is hours or days since 1970. Sums are whole numbers, so that
+    they never drift: scores in ten-thousandths, confidences in hundredths.
+    """
+
+    __tablename__ = "insight_counts"
+
+    span: Mapped[str] = mapped_column(primary_key=True)
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    sentiment: Mapped[str] = mapped_column(primary_key=True)
+    confidence: Mapped[int] = mapped_column(primary_key=True)
+    period: Mapped[int] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    score_sum: Mapped[int]
+    confidence_sum: Mapped[int]
+
+    __table_args__ = (
+        CheckConstraint("span IN ('hour', 'day')", "span_known"),
+        CheckConstraint("count >= 0", "count_not_negative"),
         {"sqlite_with_rowid": False},
     )
 

@@ -4,9 +4,10 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NotRequired, Self
+from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import (
@@ -23,6 +24,7 @@ from typing_extensions import TypedDict
 MAX_TEXT_CHARS = 10_000
 MAX_RAW_DATA_BYTES = 64 * 1024
 MAX_BULK_ITEMS = 500
+MOST_TREND_DAYS = 366
 
 
 class Status(StrEnum):
@@ -127,6 +129,15 @@ Name = Annotated[
 ]
 
 
+def _parse_zone(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ZoneInfo(value)
+    except (ValueError, OSError, KeyError):  # a path, a folder, a name that is not there
+        raise ValueError("is no time zone; send a name such as Europe/Berlin or UTC") from None
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -202,6 +213,29 @@ class InsightQuery(_Wire):
     def _end_after_start(self) -> Self:
         if self.start_time and self.end_time and self.start_time > self.end_time:
             raise ValueError("start_time must not be after end_time")
+        return self
+
+
+class TrendsQuery(_Wire):
+    """Over which time, in which buckets; `start_time` and `end_time` go before `days`."""
+
+    days: int = Field(
+        default=7, ge=1, le=MOST_TREND_DAYS, description="So many days, today included, in the time zone `tz`."
+    )
+    start_time: UtcTime | None = Field(default=None, description="Inclusive; default: `days` before the end.")
+    end_time: UtcTime | None = Field(default=None, description="Exclusive; default: now.")
+    bucket: Literal["hour", "day"] = "day"
+    topic: Name | None = Field(default=None, description="Buckets and totals of this topic alone.")
+    tz: Annotated[ZoneInfo, BeforeValidator(_parse_zone, json_schema_input_type=str)] = Field(
+        default=ZoneInfo("UTC"), description="Whose hours and days, such as Europe/Berlin."
+    )
+
+    @model_validator(mode="after")
+    def _within_a_year(self) -> Self:
+        if self.start_time and self.end_time and self.start_time > self.end_time:
+            raise ValueError("start_time must not be after end_time")
+        if self.start_time and self.end_time and self.end_time - self.start_time > timedelta(days=MOST_TREND_DAYS):
+            raise ValueError(f"start_time and end_time must be at most {MOST_TREND_DAYS} days apart")
         return self
 
 

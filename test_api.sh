@@ -75,7 +75,7 @@ header 'x-request-id: '
 expect 'GET /ready' 200 GET /ready
 holds '"status":"ready"'
 expect 'GET /openapi.json names the endpoints' 200 GET /openapi.json
-holds '/api/v1/conversations' '/api/v1/conversations/bulk' '/api/v1/insights'
+holds '/api/v1/conversations' '/api/v1/conversations/bulk' '/api/v1/insights' '/api/v1/insights/trends'
 expect 'GET /docs' 200 GET /docs
 holds 'swagger'
 grep -qE '(src|href)="https?://' "$work/body" && fail 'the page should need nothing from the internet'
@@ -194,6 +194,22 @@ holds '"total_count":0'
 for query in 'limit=0' 'limit=1001' 'min_confidence=2' 'sentiment=angry' 'start_time=yesterday' 'cursor=nonsense' 'colour=red' \
   'start_time=2025-01-21T00:00:00Z&end_time=2025-01-20T00:00:00Z'; do
   expect "GET insights with $query" 400 GET "/api/v1/insights?$query"
+  holds '"error":"invalid_schema"'
+done
+
+# Trends
+expect 'GET trends' 200 GET '/api/v1/insights/trends'
+holds '"period":{' '"previous_period":{' '"bucket":"day"' '"tz":"UTC"' '"totals":{' '"change":{' '"driver":' '"topics":[' '"buckets":['
+[[ $(grep -o '"negative_share":' "$work/body" | wc -l) -ge 7 ]] || fail 'it should have a bucket for each of seven days'
+expect 'GET trends by hour, somewhere else' 200 GET \
+  '/api/v1/insights/trends?start_time=2025-01-20T10:00:00Z&end_time=2025-01-20T12:00:00Z&bucket=hour&tz=America/New_York'
+holds '"bucket":"hour"' '"tz":"America/New_York"' '"start_time":"2025-01-20T11:00:00Z","end_time":"2025-01-20T12:00:00Z"'
+has '"topics":[]' && fail 'it should count the conversation of that hour'
+expect 'GET trends of a topic' 200 GET '/api/v1/insights/trends?days=1&topic=no_such_topic'
+holds '"topic":"no_such_topic"' '"totals":{"count":0,' '"mean_sentiment":null'
+for query in 'days=0' 'days=367' 'bucket=week' 'tz=Mars/Base' 'start_time=2025-01-21T00:00:00Z&end_time=2025-01-20T00:00:00Z' \
+  'start_time=2001-01-01T00:00:00Z' 'colour=red'; do
+  expect "GET trends with $query" 400 GET "/api/v1/insights/trends?$query"
   holds '"error":"invalid_schema"'
 done
 

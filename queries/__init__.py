@@ -10,6 +10,7 @@ from queries.reading import (
     oldest_due,
     queue_depth,
 )
+from queries.trends import read_trends
 
 __all__ = [
     "OperatorCounts",
@@ -22,4 +23,5 @@ __all__ = [
     "list_conversations",
     "oldest_due",
     "queue_depth",
+    "read_trends",
 ]

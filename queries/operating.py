@@ -7,8 +7,9 @@ from sqlalchemy import func, select
 from sqlalchemy import text as sql
 
 from database import ReadSession
-from models import Conversation, GrokCall, GrokUsage, InsightRow, TallyRow
-from schemas import Status, Tally
+from models import Conversation, GrokCall, GrokUsage, TallyRow
+from queries.counting import count_insights
+from schemas import InsightQuery, Status, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def count_for_operator(session: ReadSession, *, day: str) -> OperatorCounts:
 
 
 def _count_by_status(session: ReadSession) -> dict[str, int]:
-    """How many conversations there are in each status, each counted where an index holds it."""
+    """How many conversations there are in each status, each counted where an index or a counter holds it."""
     counts = dict.fromkeys(map(str, Status), 0)
     open_ones = (
         select(Conversation.status, func.count()).where(Conversation.due_at.is_not(None)).group_by(Conversation.status)
@@ -63,7 +64,7 @@ def _count_by_status(session: ReadSession) -> dict[str, int]:
     )
     for statement in (open_ones, set_aside):
         counts |= {str(status): count for status, count in session.execute(statement)}
-    counts[Status.COMPLETED] = session.scalar(select(func.count()).select_from(InsightRow)) or 0
+    counts[Status.COMPLETED] = count_insights(session, InsightQuery.model_validate({}))
     return counts
 
 

@@ -1,5 +1,6 @@
 """Insights: what customers feel, and about what."""
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -9,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 import queries
 import schemas
 from routes.shared import JSONAnswer, StateDep, errors_of
-from schemas import InsightQuery
+from schemas import InsightQuery, TrendsQuery
+from summaries import Trends
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
 
@@ -21,6 +23,13 @@ async def find_insights(request: Request, query: Annotated[InsightQuery, Query()
     next_cursor = page["metadata"]["next_cursor"]
     headers = {} if next_cursor is None else {"Link": f'<{_next_url(request, next_cursor)}>; rel="next"'}
     return JSONAnswer(page, headers=headers)
+
+
+@insights.get("/insights/trends", response_model=Trends, summary="What changed, since when, and which topic drove it")
+async def read_trends(query: Annotated[TrendsQuery, Query()], state: StateDep) -> Response:
+    """Buckets without insights are there with zeros; the change is against the period of equal length just before."""
+    trends = partial(queries.read_trends, query=query, now=datetime.now(UTC))
+    return JSONAnswer(await state["database"].read(trends))
 
 
 def _next_url(request: Request, cursor: str) -> str:

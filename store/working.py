@@ -1,7 +1,7 @@
 """Work the queue: claim due conversations, save what became of them, send failed ones back."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,8 @@ from sqlalchemy import text as sql
 from database import WriteSession
 from errors import Conflict, NotFound
 from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
-from schemas import Analysis, Status, Tally
+from schemas import Analysis, Sentiment, Status, Tally
+from store.counting import Countable, count_in
 from store.tallies import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
@@ -210,11 +211,16 @@ def _save_completed(session: WriteSession, outcomes: Sequence[Completed], *, now
     rows = [_insight_row(outcome, now=now) for outcome in outcomes]
     insight_ids = session.scalars(insert(InsightRow).returning(InsightRow.id, sort_by_parameter_order=True), rows).all()
     topics = [
-        {"topic": topic, "timestamp": outcome.claim.timestamp, "insight_id": insight_id}
-        for outcome, insight_id in zip(outcomes, insight_ids, strict=True)
-        for topic in dict.fromkeys(outcome.analysis.clusters)
+        {
+            "topic": topic,
+            "insight_id": insight_id,
+            **{name: row[name] for name in ("timestamp", "sentiment", "confidence")},
+        }
+        for row, insight_id in zip(rows, insight_ids, strict=True)
+        for topic in dict.fromkeys(row["clusters"])
     ]
     session.execute(insert(InsightTopic), topics)
+    count_in(session, [_countable(row) for row in rows])
     _save_to_cache(session, outcomes, now=now)
 
 
@@ -240,20 +246,27 @@ def _save_to_cache(session: WriteSession, outcomes: Sequence[Completed], *, now:
 def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
     claim, analysis = outcome.claim, outcome.analysis
     clusters = list(analysis.clusters)
+    score = round(analysis.sentiment_score, 4)  # whole ten-thousandths, and two decimals below: sums that never drift
     return {
         "conversation_id": claim.conversation_id,
         "timestamp": claim.timestamp,
         "text": claim.text,
         "author": claim.author,
-        "sentiment": analysis.sentiment,
-        "sentiment_score": analysis.sentiment_score,
+        "sentiment": Sentiment.of_score(score),
+        "sentiment_score": score,
         "clusters": clusters,
-        "confidence": round(analysis.confidence, 2),  # two decimals make counts by min_confidence exact
+        "confidence": round(analysis.confidence, 2),
         "reasoning": analysis.reasoning,
         "grok_analysis": analysis.model_dump(mode="json", include={"summary", "language", "injection_suspected"}),
         "model": outcome.model,
         "created_at": now,
     }
+
+
+def _countable(row: Mapping[str, Any]) -> Countable:
+    return Countable.of(
+        timestamp=row["timestamp"], score=row["sentiment_score"], confidence=row["confidence"], topics=row["clusters"]
+    )
 
 
 def _save_failed(session: WriteSession, outcome: Failed) -> None:

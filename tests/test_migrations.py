@@ -88,8 +88,10 @@ def test_the_database_knows_every_check_of_the_models_by_name(connection: Connec
 
     named = {name for table in read_schema(connection).values() for name in table["checks"]}
 
-    assert len(named) == 12
-    assert all(name.startswith(("ck_conversations_", "ck_insights_", "ck_grok_calls_")) for name in named)
+    assert len(named) == 14
+    assert all(
+        name.startswith(("ck_conversations_", "ck_insights_", "ck_insight_counts_", "ck_grok_calls_")) for name in named
+    )
 
 
 def test_going_back_leaves_nothing_and_forward_again_all(connection: Connection) -> None:

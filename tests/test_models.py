@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from database import Database, WriteSession
-from models import Base, CachedAnalysis, Conversation, GrokCall, IdempotencyKey, InsightRow, InsightTopic
+from models import Base, CachedAnalysis, Conversation, GrokCall, IdempotencyKey, InsightCount, InsightRow, InsightTopic
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -152,7 +152,7 @@ async def test_a_second_insight_of_one_conversation_is_refused(database: Databas
 
 
 async def test_a_topic_of_no_insight_is_refused(database: Database) -> None:
-    row = {"topic": "refunds", "timestamp": NOW, "insight_id": 7}
+    row = {"topic": "refunds", "timestamp": NOW, "insight_id": 7, "sentiment": "neutral", "confidence": 0.9}
 
     with pytest.raises(IntegrityError, match=r"(?i)foreign.key"):
         await database.write(lambda session: session.execute(insert(InsightTopic), [row]).close())
@@ -172,6 +172,18 @@ CALL: dict[str, Any] = {
     "conversations": 5,
     "reserved_ticks": 7,
     "called_at": NOW,
+}
+
+
+COUNTER: dict[str, Any] = {
+    "span": "hour",
+    "topic": "*",
+    "sentiment": "neutral",
+    "confidence": -1,
+    "period": 7,
+    "count": 1,
+    "score_sum": 0,
+    "confidence_sum": 90,
 }
 
 
@@ -205,6 +217,18 @@ async def test_a_key_comes_back_byte_by_byte(database: Database) -> None:
 async def test_a_call_cannot_reserve_less_than_nothing(database: Database) -> None:
     with pytest.raises(IntegrityError, match="ck_grok_calls_reserved_not_negative"):
         await store_row(database, GrokCall, CALL | {"reserved_ticks": -1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check"),
+    [
+        pytest.param({"count": -1}, "ck_insight_counts_count_not_negative", id="fewer than none"),
+        pytest.param({"span": "week"}, "ck_insight_counts_span_known", id="by week"),
+    ],
+)
+async def test_insights_are_not_counted_like_this(database: Database, wrong: dict[str, Any], check: str) -> None:
+    with pytest.raises(IntegrityError, match=check):
+        await store_row(database, InsightCount, COUNTER | wrong)
 
 
 async def test_a_sum_in_ticks_may_be_larger_than_32_bits(database: Database) -> None:

@@ -210,7 +210,15 @@ async def walk_from(database: Database, cursor: str | None) -> list[Insight]:
 
 @pytest.mark.parametrize(
     ("score", "side"),
-    [(0.1, "neutral"), (0.1000001, "positive"), (-0.1, "neutral"), (-0.1000001, "negative"), (0.0, "neutral")],
+    [
+        pytest.param(0.1, "neutral", id="a tenth"),
+        pytest.param(-0.1, "neutral", id="a tenth below"),
+        pytest.param(0.1001, "positive", id="a ten-thousandth more"),
+        pytest.param(-0.1001, "negative", id="a ten-thousandth less"),
+        pytest.param(0.10004, "neutral", id="scores are kept to four decimals"),
+        pytest.param(-0.10006, "negative", id="and rounded to them"),
+        pytest.param(0.0, "neutral", id="nothing"),
+    ],
 )
 async def test_a_tenth_is_still_neutral(database: Database, clock: HandClock, score: float, side: str) -> None:
     await fill(database, clock, [Known(1, FIRST, None, score, 0.9, ("other",))])

@@ -1,0 +1,83 @@
+"""Where the buckets of a trend begin and end: hours or days of a time zone, daylight saving included."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from errors import InvalidSchema
+from schemas import MOST_TREND_DAYS, TrendsQuery
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """From `start` until before `end`, cut into buckets at `bounds`; `before` begins the period of equal length."""
+
+    before: datetime
+    start: datetime
+    end: datetime
+    bounds: list[datetime]
+
+    @classmethod
+    def of(cls, query: TrendsQuery, *, now: datetime) -> "Frame":
+        """Raises: InvalidSchema, when it would be too long, or leave the years 1 to 9999."""
+        try:
+            start, end = span_of(query, now=now)
+            if query.end_time is None and query.start_time is not None:
+                _check_length(start, end)
+            return cls(start - (end - start), start, end, bounds_of(start, end, bucket=query.bucket, zone=query.tz))
+        except OverflowError:
+            raise InvalidSchema(
+                "Invalid parameters: the period, and the one of equal length before it, must lie in the years 1 to 9999"
+            ) from None
+
+
+def _check_length(start: datetime, end: datetime) -> None:
+    if end - start > timedelta(days=MOST_TREND_DAYS):
+        raise InvalidSchema(
+            f"Invalid parameters: start_time is more than {MOST_TREND_DAYS} days ago; send an end_time too"
+        )
+
+
+def span_of(query: TrendsQuery, *, now: datetime) -> tuple[datetime, datetime]:
+    """Start and end of what a query asks for; `days` counts whole days of the time zone, today included."""
+    end = query.end_time or max(now, query.start_time or now)
+    if query.start_time is not None:
+        return query.start_time, end
+    today = (end - timedelta(microseconds=1)).astimezone(query.tz).date()
+    return _midnight(datetime.combine(today - timedelta(days=query.days - 1), time()), query.tz), end
+
+
+def bounds_of(start: datetime, end: datetime, *, bucket: str, zone: ZoneInfo) -> list[datetime]:
+    """Where buckets begin, and the end of the last; the first and the last may be cut short."""
+    inner = _hours(start, zone) if bucket == "hour" else _midnights(start, zone)
+    bounds = [start]
+    for moment in inner:
+        if moment >= end:
+            break
+        if moment > bounds[-1]:
+            bounds.append(moment)
+    return [*bounds, end] if end > start else bounds
+
+
+def _hours(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    """Full hours on the zone's clocks, which in some zones are not those of UTC."""
+    moment = start
+    while True:
+        local = moment.astimezone(zone)  # each time anew: clocks on Lord Howe Island change by half an hour
+        moment += _HOUR - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        yield moment
+
+
+def _midnights(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    day = start.astimezone(zone).date()
+    while True:
+        day += timedelta(days=1)
+        yield _midnight(datetime.combine(day, time()), zone)
+
+
+def _midnight(local: datetime, zone: ZoneInfo) -> datetime:
+    """The first moment of the day: where clocks skip midnight, the moment at which they do."""
+    return local.replace(tzinfo=zone).astimezone(UTC)

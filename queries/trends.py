@@ -1,0 +1,265 @@
+"""What customers feel over time: by bucket in any time zone, in total, and by topic.
+
+All from the counters: whole hours and days are added up, and only what lies between a moment and the next full hour is
+counted row by row. The sums are whole numbers, so the means are those of the rows themselves.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import BigInteger, Select, cast, func, select
+
+from database import ReadSession
+from models import InsightCount, InsightRow, InsightTopic
+from queries.buckets import Frame
+from queries.counting import ALL_TOPICS, ANY_CONFIDENCE, Edge, cut, in_edge, in_periods, single_topics, topic_key
+from schemas import Sentiment, TrendsQuery
+from summaries import Feelings, TopicTrend, Totals, Trends
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = timedelta(hours=1)
+SCORE_UNITS, CONFIDENCE_UNITS = 10_000, 100
+_SENTIMENTS = tuple(Sentiment)
+_COUNTED = (
+    func.sum(InsightCount.count),
+    func.sum(InsightCount.score_sum),
+    func.sum(InsightCount.confidence_sum),
+)
+_FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
+    func.count(),
+    func.sum(cast(func.round(InsightRow.sentiment_score * 10_000), BigInteger)),
+    func.sum(cast(func.round(InsightRow.confidence * 100), BigInteger)),
+)
+
+
+@dataclass(slots=True)
+class Sums:
+    """Insights by sentiment, and what they add up to: scores in ten-thousandths, confidences in hundredths."""
+
+    positive: int = 0
+    neutral: int = 0
+    negative: int = 0
+    score: int = 0
+    confidence: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.positive + self.neutral + self.negative
+
+    def less(self, other: "Sums") -> "Sums":
+        return Sums(
+            self.positive - other.positive,
+            self.neutral - other.neutral,
+            self.negative - other.negative,
+            self.score - other.score,
+            self.confidence - other.confidence,
+        )
+
+    def add(self, sentiment: str, *, count: int, score: int, confidence: int) -> None:
+        setattr(self, sentiment, getattr(self, sentiment) + int(count))
+        self.score += int(score)
+        self.confidence += int(confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Buckets in a row that are alike: each `stride` hours after the last, with `inside` whole hours of them inside."""
+
+    index: int
+    buckets: int
+    first: int
+    stride: int
+    inside: int
+
+
+def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> Trends:
+    """Raises: InvalidSchema, when the period cannot be used."""
+    frame = Frame.of(query, now=now)
+    topic = ALL_TOPICS if query.topic is None else topic_key(query.topic)
+    sums = sum_by_topic(session, start=frame.start, end=frame.end)
+    earlier = sum_by_topic(session, start=frame.before, end=frame.start)
+    series = sum_by_bucket(session, frame.bounds, topic=topic)
+    topics = _topic_trends(sums, earlier)
+    return {
+        "period": {"start_time": frame.start, "end_time": frame.end},
+        "previous_period": {"start_time": frame.before, "end_time": frame.start},
+        "bucket": query.bucket,
+        "tz": query.tz.key,
+        "topic": query.topic,
+        "totals": _totals(sums.get(topic, Sums()), earlier.get(topic, Sums())),
+        "driver": _driver(topics, sums.get(ALL_TOPICS, Sums()), earlier.get(ALL_TOPICS, Sums())),
+        "topics": topics,
+        "buckets": [
+            {"start_time": first, "end_time": last, **_feelings(part)}
+            for part, (first, last) in zip(series, pairwise(frame.bounds), strict=True)
+        ],
+    }
+
+
+def _topic_trends(sums: Mapping[str, Sums], earlier: Mapping[str, Sums]) -> list[TopicTrend]:
+    """Every topic of either period, the most complained about first."""
+    nothing = Sums()
+    all_now, all_before = sums.get(ALL_TOPICS, nothing), earlier.get(ALL_TOPICS, nothing)
+    change = _difference(_share(all_now), _share(all_before))
+    trends: list[TopicTrend] = []
+    for topic in sorted({*sums, *earlier} - {ALL_TOPICS}):
+        now, before = sums.get(topic, nothing), earlier.get(topic, nothing)
+        without, without_before = _share(all_now.less(now)), _share(all_before.less(before))
+        trends.append(
+            {
+                "topic": topic,
+                **_totals(now, before),
+                "negative_share_without": without,
+                "contribution": _difference(change, _difference(without, without_before)),
+            }
+        )
+    return sorted(trends, key=lambda trend: (-trend["negative"], -trend["count"], trend["topic"]))
+
+
+def _driver(topics: Sequence[TopicTrend], now: Sums, before: Sums) -> str | None:
+    """The topic without which the change would be smallest."""
+    change = _difference(_share(now), _share(before))
+    if not change:
+        return None
+    sign = 1 if change > 0 else -1
+    parts = {trend["topic"]: sign * trend["contribution"] for trend in topics if trend["contribution"] is not None}
+    driver = max(parts, key=parts.__getitem__, default=None)
+    return driver if driver is not None and parts[driver] > 0 else None
+
+
+def _totals(now: Sums, before: Sums) -> Totals:
+    return {
+        **_feelings(now),
+        "change": {
+            "count": now.count - before.count,
+            "negative_share": _difference(_share(now), _share(before)),
+            "mean_sentiment": _difference(_mean(now.score, now, SCORE_UNITS), _mean(before.score, before, SCORE_UNITS)),
+        },
+    }
+
+
+def _feelings(sums: Sums) -> Feelings:
+    return {
+        "count": sums.count,
+        "positive": sums.positive,
+        "neutral": sums.neutral,
+        "negative": sums.negative,
+        "negative_share": _share(sums),
+        "mean_sentiment": _mean(sums.score, sums, SCORE_UNITS),
+        "mean_confidence": _mean(sums.confidence, sums, CONFIDENCE_UNITS),
+    }
+
+
+def _share(sums: Sums) -> float | None:
+    return round(sums.negative / sums.count, 4) if sums.count else None
+
+
+def _mean(total: int, sums: Sums, units: int) -> float | None:
+    return round(total / units / sums.count, 4) if sums.count else None
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else round(now - before, 4)
+
+
+def sum_by_topic(session: ReadSession, *, start: datetime, end: datetime) -> dict[str, Sums]:
+    """What the insights from `start` until before `end` add up to: all under `*`, and by topic where any has it."""
+    sums: defaultdict[str, Sums] = defaultdict(Sums)
+    periods, edges = cut(start, end, spans=("day", "hour"))
+    topics = single_topics(session)
+    for period in periods:
+        statement = (
+            select(InsightCount.topic, InsightCount.sentiment, *_COUNTED)
+            .where(InsightCount.span == period.span, InsightCount.topic.in_([ALL_TOPICS, *topics]), *in_periods(period))
+            .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
+            .group_by(InsightCount.topic, InsightCount.sentiment)
+        )
+        _add_all(sums, session.execute(statement))
+    for edge in edges:
+        _add_all(sums, ((ALL_TOPICS, *row) for row in session.execute(_edge_statement(edge, ALL_TOPICS))))
+        _add_all(sums, session.execute(_edge_by_topic(edge, topics)))
+    return {topic: part for topic, part in sums.items() if part.count}  # what was erased left zeros
+
+
+def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: str = ALL_TOPICS) -> list[Sums]:
+    """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
+    sums = [Sums() for _ in bounds[1:]]
+    for run in _runs(bounds):
+        for offset, sentiment, count, score, confidence in session.execute(_run_statement(run, topic)):
+            sums[run.index + int(offset)].add(sentiment, count=count, score=score, confidence=confidence)
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        for edge in cut(start, end, spans=("hour",))[1]:
+            for sentiment, count, score, confidence in session.execute(_edge_statement(edge, topic)):
+                sums[index].add(sentiment, count=count, score=score, confidence=confidence)
+    return sums
+
+
+def _add_all(sums: defaultdict[str, Sums], rows: Iterable[Sequence[Any]]) -> None:
+    for topic, sentiment, count, score, confidence in rows:
+        sums[topic].add(sentiment, count=count, score=score, confidence=confidence)
+
+
+def _runs(bounds: Sequence[datetime]) -> Iterator[_Run]:
+    run: _Run | None = None
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        first, after = -((_EPOCH - start) // _HOUR), (end - _EPOCH) // _HOUR
+        if after <= first:
+            continue
+        if run is not None and _continues(run, index, first=first, inside=after - first):
+            run = _Run(
+                run.index, run.buckets + 1, run.first, first - run.first if run.buckets == 1 else run.stride, run.inside
+            )
+            continue
+        if run is not None:
+            yield run
+        run = _Run(index, 1, first, after - first, after - first)
+    if run is not None:
+        yield run
+
+
+def _continues(run: _Run, index: int, *, first: int, inside: int) -> bool:
+    if index != run.index + run.buckets or inside != run.inside:
+        return False
+    return run.buckets == 1 or first == run.first + run.buckets * run.stride
+
+
+def _run_statement(run: _Run, topic: str) -> Select[*tuple[Any, ...]]:
+    """By bucket and sentiment; a run of whole days (UTC) reads a row a day instead of 24."""
+    by_day = run.stride == run.inside == 24 and run.first % 24 == 0
+    first, stride = (run.first // 24, 1) if by_day else (run.first, run.stride)
+    since = InsightCount.period - first
+    offset = (since // stride).label("bucket")
+    statement = (
+        select(offset, InsightCount.sentiment, *_COUNTED)
+        .where(InsightCount.span == ("day" if by_day else "hour"), InsightCount.topic == topic)
+        .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
+        .where(InsightCount.period >= first, InsightCount.period < first + run.buckets * stride)
+        .group_by(offset, InsightCount.sentiment)
+    )
+    return statement if by_day or run.inside == run.stride else statement.where(since % stride < run.inside)
+
+
+def _edge_statement(edge: Edge, topic: str) -> Select[*tuple[Any, ...]]:
+    statement: Select[*tuple[Any, ...]] = select(InsightRow.sentiment, *_FROM_ROWS).group_by(InsightRow.sentiment)
+    if topic == ALL_TOPICS:
+        return statement.where(*in_edge(InsightRow.timestamp, edge))
+    return _join_topics(statement, edge).where(InsightTopic.topic == topic)
+
+
+def _edge_by_topic(edge: Edge, topics: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    statement: Select[*tuple[Any, ...]] = select(InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
+    grouped = _join_topics(statement, edge).group_by(InsightTopic.topic, InsightRow.sentiment)
+    return grouped.where(InsightTopic.topic.in_(topics))
+
+
+def _join_topics(statement: Select[*tuple[Any, ...]], edge: Edge) -> Select[*tuple[Any, ...]]:
+    """By the topic's own time: its key begins with topic and time."""
+    return (
+        statement.select_from(InsightTopic)
+        .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
+        .where(*in_edge(InsightTopic.timestamp, edge))
+    )
