@@ -7,8 +7,8 @@ A batch travels in packs, one pack a call; every pack is saved by itself, so tha
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -212,36 +212,32 @@ class BatchProcessor:
 
     async def _send_off(self, claims: Sequence[Claim]) -> None:
         self._in_hand.update({claim.conversation_id: claim for claim in claims})
-        try:
+        with self._let_go_on_error(claims):
             batch = await self._reader.sort(claims)
-        except Exception:
-            self._let_go(claims)
-            raise
         for outcomes in _apart(batch.outcomes):
             self._track(self._save(outcomes), "save")
         for pack in batch.packs:
             self._track(self._read(pack), "pack")
 
     async def _read(self, pack: Sequence[Question]) -> None:
-        try:
+        with self._let_go_on_error(claim for question in pack for claim in question.claims):
             reading = await self._reader.read(pack)
-            await self._save(reading.outcomes)
-        except Exception:
-            self._let_go([claim for question in pack for claim in question.claims])
-            raise
+        await self._save(reading.outcomes)
         self._canaries.extend(reading.canaries)
 
-    def _let_go(self, claims: Sequence[Claim]) -> None:
-        """After a bug of ours: the leases end by themselves, so that the rows are rescued, and not for ever."""
-        for claim in claims:
-            self._in_hand.pop(claim.conversation_id, None)
+    @contextmanager
+    def _let_go_on_error(self, claims: Iterable[Claim]) -> Generator[None, None, None]:
+        """After a bug of ours the leases end by themselves, so that the rows are rescued, and not for ever."""
+        try:
+            yield
+        except Exception:  # whatever it is: it goes on to the task's owner, which logs it
+            for claim in claims:
+                self._in_hand.pop(claim.conversation_id, None)
+            raise
 
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
-        try:
+        with self._let_go_on_error(outcome.claim for outcome in outcomes):
             fenced = await self._save_patiently(outcomes)
-        except Exception:
-            self._let_go([outcome.claim for outcome in outcomes])
-            raise
         refused = {claim.conversation_id for claim in fenced}
         ended = 0
         for outcome in outcomes:

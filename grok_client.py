@@ -32,7 +32,7 @@ from lane import Admission, Lane
 from prompts import Prompt
 from rate_limiter import CallSlot
 from schemas import Analysis
-from telemetry import Metrics, get_logger, redact
+from telemetry import Metrics, excerpt, get_logger, redact
 from xai import Completion, Usage, WireRequest, classify, is_error, read_completion
 
 log = get_logger()
@@ -43,7 +43,6 @@ _CAPACITY_BACKOFF_S = 10.0  # "at capacity" asks for minutes
 _LONGEST_BACKOFF_S = 30.0
 _MOST_RESPONSE_BYTES = 2 * 1024 * 1024  # decompressed; 50 results need 50 KB
 _REASONING_TOKENS, _REASONING_TOKENS_A_RESULT = 4_096, 1_024  # reserved where a model may reason: xAI has no cap
-_KEPT_CHARS = 2000
 _SHORTEST_KEY = 16
 _SMALLEST_ID, _LARGEST_ID = 100_000, 999_999
 
@@ -284,7 +283,7 @@ class GrokClient:
 
     def _read_results(self, completion: Completion, ids: Sequence[int]) -> list[Analysis | GrokReplyInvalid]:
         content = completion.content()
-        raw_answer = redact(content[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]
+        raw_answer = excerpt(content)
         try:
             reply = self._template.prompt.read_reply(content, expected=ids)
         except ValueError as error:

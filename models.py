@@ -25,7 +25,12 @@ from sqlalchemy.types import TypeEngine
 
 # SQLite makes only an INTEGER primary key the row id.
 _RowId = BigInteger().with_variant(Integer, "sqlite")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How insights are counted (`InsightCount`): what the columns hold for all topics and for any confidence, and the units.
+ALL_TOPICS = "*"
+ANY_CONFIDENCE = -1
+SCORE_UNITS = 10_000  # of a score of 1
+CONFIDENCE_UNITS = 100
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -47,12 +52,12 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a time without a zone must not reach the database")
-        return value if dialect.name == "postgresql" else (value - _EPOCH) // _MICROSECOND
+        return value if dialect.name == "postgresql" else (value - EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        moment: datetime = value.astimezone(UTC) if dialect.name == "postgresql" else _EPOCH + value * _MICROSECOND
+        moment: datetime = value.astimezone(UTC) if dialect.name == "postgresql" else EPOCH + value * _MICROSECOND
         return moment
 
 

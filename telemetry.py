@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
+_KEPT_CHARS = 2000  # enough to see what it was
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 _CALL_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 4, 6, 10, 15, 30, 60, 120)  # a tweet takes 2 s, a pack of ten 4 to 6 s
 
@@ -66,6 +67,11 @@ def get_logger() -> Logger:
 def redact(text: str) -> str:
     """`text` without key and team ids; apply to whatever xAI said before it is logged or stored."""
     return _SECRETS.sub("[redacted]", text)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of what xAI said, as it is kept: redacted first, for half an id would not be known for one."""
+    return redact(text[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]
 
 
 class Metrics:

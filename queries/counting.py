@@ -13,13 +13,10 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from database import ReadSession
-from models import InsightCount, InsightRow, InsightTopic
+from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, InsightCount, InsightRow, InsightTopic
 from schemas import InsightQuery, Sentiment
 
-ALL_TOPICS = "*"
-ANY_CONFIDENCE = -1
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
@@ -47,16 +44,16 @@ def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -
         return [], [Edge(start, end)] if start is not None and (end is None or start < end) else []
     span, *shorter = spans
     length = _LENGTHS[span]
-    first = None if start is None else -((_EPOCH - start) // length)  # rounded up
-    after = None if end is None else (end - _EPOCH) // length
-    last = (_LAST_MOMENT - _EPOCH) // length if after is None else after - 1
+    first = None if start is None else -((EPOCH - start) // length)  # rounded up
+    after = None if end is None else (end - EPOCH) // length
+    last = (_LAST_MOMENT - EPOCH) // length if after is None else after - 1
     if first is not None and first > last:
         return cut(start, end, spans=shorter)
     periods = [Periods(span, first, after)]
     edges: list[Edge] = []
     for edge_start, edge_end in (
-        (start, None if first is None else _EPOCH + first * length),
-        (None if after is None else _EPOCH + after * length, end),
+        (start, None if first is None else EPOCH + first * length),
+        (None if after is None else EPOCH + after * length, end),
     ):
         if edge_start is not None and edge_end is not None and edge_start < edge_end:
             more_periods, more_edges = cut(edge_start, edge_end, spans=shorter)
@@ -124,7 +121,9 @@ def _count_periods(
 
 def _confidences(least: float | None) -> list[int]:
     """Each named: a range would read every period of them all."""
-    return [ANY_CONFIDENCE] if least is None else [hundredths for hundredths in range(101) if hundredths / 100 >= least]
+    if least is None:
+        return [ANY_CONFIDENCE]
+    return [confidence for confidence in range(CONFIDENCE_UNITS + 1) if confidence / CONFIDENCE_UNITS >= least]
 
 
 def in_periods(period: Periods) -> list[ColumnElement[bool]]:

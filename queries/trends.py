@@ -7,22 +7,29 @@ counted row by row. The sums are whole numbers, so the means are those of the ro
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, func, select
 
 from database import ReadSession
-from models import InsightCount, InsightRow, InsightTopic
+from models import (
+    ALL_TOPICS,
+    ANY_CONFIDENCE,
+    CONFIDENCE_UNITS,
+    EPOCH,
+    SCORE_UNITS,
+    InsightCount,
+    InsightRow,
+    InsightTopic,
+)
 from queries.buckets import Frame
-from queries.counting import ALL_TOPICS, ANY_CONFIDENCE, Edge, cut, in_edge, in_periods, single_topics, topic_key
+from queries.counting import Edge, cut, in_edge, in_periods, single_topics, topic_key
 from schemas import Sentiment, TrendsQuery
 from summaries import Feelings, TopicTrend, Totals, Trends
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
-SCORE_UNITS, CONFIDENCE_UNITS = 10_000, 100
 _SENTIMENTS = tuple(Sentiment)
 _COUNTED = (
     func.sum(InsightCount.count),
@@ -31,8 +38,8 @@ _COUNTED = (
 )
 _FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
     func.count(),
-    func.sum(cast(func.round(InsightRow.sentiment_score * 10_000), BigInteger)),
-    func.sum(cast(func.round(InsightRow.confidence * 100), BigInteger)),
+    func.sum(cast(func.round(InsightRow.sentiment_score * SCORE_UNITS), BigInteger)),
+    func.sum(cast(func.round(InsightRow.confidence * CONFIDENCE_UNITS), BigInteger)),
 )
 
 
@@ -206,7 +213,7 @@ def _add_all(sums: defaultdict[str, Sums], rows: Iterable[Sequence[Any]]) -> Non
 def _runs(bounds: Sequence[datetime]) -> Iterator[_Run]:
     run: _Run | None = None
     for index, (start, end) in enumerate(pairwise(bounds)):
-        first, after = -((_EPOCH - start) // _HOUR), (end - _EPOCH) // _HOUR
+        first, after = -((EPOCH - start) // _HOUR), (end - EPOCH) // _HOUR
         if after <= first:
             continue
         if run is not None and _continues(run, index, first=first, inside=after - first):

@@ -53,7 +53,8 @@ class PackSize:
 
     def record_pressure(self) -> None:
         """A call failed or was cut off, or calls slow down while the queue is deep."""
-        self._halve()
+        self._change(max(self._limits.smallest, self.current // 2))
+        self._full_claims = 0
 
     def record_latency(self, seconds: float) -> bool:
         """Of a call of the present size; whether calls have slowed down to less than half their speed."""
@@ -74,10 +75,6 @@ class PackSize:
         elif len(self._canaries) == _CANARY_SAMPLE:
             self._ceiling = min(self._limits.largest, self._ceiling * 2)
             self._canaries.clear()
-
-    def _halve(self) -> None:
-        self._change(max(self._limits.smallest, self.current // 2))
-        self._full_claims = 0
 
     def _change(self, size: int) -> None:
         if size != self.current:  # a call of another size takes another time

@@ -6,18 +6,12 @@ these with its confidence and without. A batch is added up before it is written:
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from database import WriteSession
-from models import InsightCount
+from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, SCORE_UNITS, InsightCount
 from schemas import Sentiment
 
-ALL_TOPICS = "*"
-ANY_CONFIDENCE = -1
-SCORE_UNITS = 10_000  # of a score of 1
-CONFIDENCE_UNITS = 100
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _TABLE = InsightCount.__tablename__
 _KEY = ("span", "topic", "sentiment", "confidence", "period")
@@ -51,7 +45,7 @@ def count_in(session: WriteSession, insights: Iterable[Countable]) -> None:
     if sums := _add_up(insights):
         more = ", ".join(f"{name} = {_TABLE}.{name} + excluded.{name}" for name in _SUMS)
         statement = (
-            f"INSERT INTO {_TABLE} ({', '.join(_KEY + _SUMS)}) VALUES ({', '.join([_mark(session)] * 8)})"  # noqa: S608
+            f"INSERT INTO {_TABLE} ({', '.join(_KEY + _SUMS)}) VALUES ({', '.join([_mark(session)] * 8)})"  # noqa: S608 - our own names alone
             f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {more}"
         )
         session.exec_driver_sql(statement, [(*key, *row) for key, row in sums])
@@ -62,17 +56,17 @@ def count_out(session: WriteSession, insights: Iterable[Countable]) -> None:
     if sums := _add_up(insights):
         mark = _mark(session)
         less = ", ".join(f"{name} = {name} - {mark}" for name in _SUMS)
-        statement = f"UPDATE {_TABLE} SET {less} WHERE {' AND '.join(f'{name} = {mark}' for name in _KEY)}"  # noqa: S608
+        statement = f"UPDATE {_TABLE} SET {less} WHERE {' AND '.join(f'{name} = {mark}' for name in _KEY)}"  # noqa: S608 - our own names alone
         session.exec_driver_sql(statement, [(*row, *key) for key, row in sums])
 
 
 def hour_of(moment: datetime) -> int:
     """Whole hours since 1970, rounded down."""
-    return (moment - _EPOCH) // _HOUR
+    return (moment - EPOCH) // _HOUR
 
 
 def day_of(moment: datetime) -> int:
-    return (moment - _EPOCH) // _DAY
+    return (moment - EPOCH) // _DAY
 
 
 def _add_up(insights: Iterable[Countable]) -> list[tuple[Key, list[int]]]:

@@ -4,7 +4,6 @@ What is spent and what is reserved on a day stay within its budget together; a r
 in full. The calls of the last second are counted here too, over restarts and replicas.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -94,16 +93,7 @@ def settle_call(session: WriteSession, *, number: int, settlement: Settlement, n
     ).one_or_none()
     if call is None:
         return 0
-    ticks = call.reserved_ticks if settlement.ticks is None else settlement.ticks
-    usage = {
-        "unreported_calls": int(settlement.ticks is None),
-        "uncached_tokens": settlement.uncached_tokens,
-        "cached_tokens": settlement.cached_tokens,
-        "output_tokens": settlement.output_tokens,
-        "reasoning_tokens": settlement.reasoning_tokens,
-        "cost_ticks": ticks,
-    }
-    _charge(session, call, usage)
+    ticks = _charge(session, call, settlement)
     session.execute(update(GrokCall).where(GrokCall.id == number).values(reserved_ticks=0))
     _forget_settled(session, now=now)
     return ticks
@@ -124,25 +114,28 @@ def charge_abandoned(session: WriteSession, *, called_before: datetime) -> int:
         .with_for_update()  # replicas purge at the same time
     ).all()
     for call in abandoned:
-        _charge(session, call, {"unreported_calls": 1, "cost_ticks": call.reserved_ticks})
+        _charge(session, call, Settlement())
     session.execute(update(GrokCall).where(GrokCall.id.in_([call.id for call in abandoned])).values(reserved_ticks=0))
     return len(abandoned)
 
 
-def _charge(session: WriteSession, call: Any, usage: Mapping[str, int]) -> None:
+def _charge(session: WriteSession, call: Any, settlement: Settlement) -> int:
+    """Enter what the call used into its day; returns what it cost, in ticks."""
+    ticks = call.reserved_ticks if settlement.ticks is None else settlement.ticks
     counts = {
         "calls": 1,
-        "unreported_calls": 0,
+        "unreported_calls": int(settlement.ticks is None),
         "conversations": call.conversations,
-        "uncached_tokens": 0,
-        "cached_tokens": 0,
-        "output_tokens": 0,
-        "reasoning_tokens": 0,
-        **usage,
+        "uncached_tokens": settlement.uncached_tokens,
+        "cached_tokens": settlement.cached_tokens,
+        "output_tokens": settlement.output_tokens,
+        "reasoning_tokens": settlement.reasoning_tokens,
+        "cost_ticks": ticks,
     }
     statement = insert_of(session)(GrokUsage).values(day=call.day, model=call.model, **counts)
     more = {name: getattr(GrokUsage, name) + statement.excluded[name] for name in counts}
     session.execute(statement.on_conflict_do_update(index_elements=["day", "model"], set_=more))
+    return int(ticks)
 
 
 def _calls_of_others(session: WriteSession, wanted: Reservation, *, now: datetime) -> int:

@@ -25,10 +25,9 @@ from errors import (
     GrokTooLarge,
     GrokUnavailable,
 )
-from telemetry import redact
+from telemetry import excerpt, redact
 
 _LONGEST_TOLD_WAIT_S = 120
-_KEPT_CHARS = 2000  # of a raw body, enough to see what it was
 _TRANSIENT = {*range(500, 505), *range(520, 525), 529, 530}
 _BAD_CERTIFICATE = {525, 526}
 
@@ -60,7 +59,7 @@ def classify(status: int, body: str, headers: Mapping[str, str], *, now: datetim
     """The error that an answer other than 200 stands for, with the wait that xAI asked for, if any (at most 120 s)."""
     message = _message(body)
     told = told_wait_s(message, headers, now=now)
-    kept = redact(body[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]  # an id that is cut in two would not be known for one
+    kept = excerpt(body)
     for statuses, phrase, kind in _TABLE:
         if status in statuses and re.search(phrase, message, re.IGNORECASE):
             return kind(f"xAI answered {status}: {redact(message)[:300]}", retry_after_s=told, raw_answer=kept)

@@ -12,12 +12,11 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from errors import GrokRefused, GrokReplyInvalid, GrokTooLarge, GrokUnavailable
-from telemetry import redact
+from telemetry import excerpt
 from xai.prices import Usage
 
 _TEMPERATURE: Final = 0.3
 _TOKENS_PER_RESULT: Final = 160
-_KEPT_CHARS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,5 @@ def read_completion(body: str) -> Completion:
     except orjson.JSONDecodeError as exc:
         raise GrokUnavailable("Not xAI's API answered, but something on the way to it.") from exc
     except ValidationError as exc:
-        raise GrokReplyInvalid(
-            "The answer is no chat completion.", raw_answer=redact(body[: 2 * _KEPT_CHARS])[:_KEPT_CHARS]
-        ) from exc
+        raise GrokReplyInvalid("The answer is no chat completion.", raw_answer=excerpt(body)) from exc
     return Completion(read.model, Usage.read(read.usage), read.choices[0])

@@ -55,7 +55,7 @@ def _round_scores() -> None:
     if not _on_postgresql():
         rounded = "round(sentiment_score, 4)"
     op.execute(
-        f"UPDATE insights SET sentiment_score = {rounded}, sentiment = CASE WHEN {rounded} > 0.1 THEN 'positive'"  # noqa: S608
+        f"UPDATE insights SET sentiment_score = {rounded}, sentiment = CASE WHEN {rounded} > 0.1 THEN 'positive'"  # noqa: S608 - our own names alone
         f" WHEN {rounded} < -0.1 THEN 'negative' ELSE 'neutral' END"
     )
 
@@ -78,7 +78,7 @@ def _remake_topics(*columns: sa.Column[object], fill: str) -> None:
     )
     op.create_index("ix_insight_topics_insight_id", "insight_topics", ["insight_id"])
     op.execute(
-        f"INSERT INTO insight_topics SELECT t.topic, t.timestamp, t.insight_id{fill}"  # noqa: S608
+        f"INSERT INTO insight_topics SELECT t.topic, t.timestamp, t.insight_id{fill}"  # noqa: S608 - our own names alone
         " FROM insight_topics_before t JOIN insights i ON i.id = t.insight_id ORDER BY t.topic, t.timestamp"
     )
     op.drop_table("insight_topics_before")
@@ -91,7 +91,7 @@ def _fill() -> Iterator[str]:
     whole = "group_concat(topic, '+')"
     if _on_postgresql():
         ordered, whole = "insight_topics", "string_agg(topic, '+' ORDER BY topic COLLATE \"C\")"
-    sets = f"(SELECT insight_id, {whole} AS topics FROM {ordered} s GROUP BY insight_id HAVING count(*) > 1)"  # noqa: S608
+    sets = f"(SELECT insight_id, {whole} AS topics FROM {ordered} s GROUP BY insight_id HAVING count(*) > 1)"  # noqa: S608 - our own names alone
     for topic, rows in joined.items():
         yield _count("hour", topic, "-1", rows)
     joined["s.topics"] = f"insights i JOIN {sets} s ON s.insight_id = i.id"
@@ -107,7 +107,7 @@ def _count(span: str, topic: str, confidence: str, rows: str) -> str:
         since = "CAST(extract(epoch FROM i.timestamp) * 1000000 AS bigint)"
     period = f"({since} - (({since} % {length}) + {length}) % {length}) / {length}"  # rounded down before 1970 too
     return (
-        "INSERT INTO insight_counts (span, topic, sentiment, confidence, period, count, score_sum, confidence_sum)"  # noqa: S608
+        "INSERT INTO insight_counts (span, topic, sentiment, confidence, period, count, score_sum, confidence_sum)"  # noqa: S608 - our own names alone
         f" SELECT '{span}', {topic}, i.sentiment, {confidence}, {period}, count(*),"
         " sum(CAST(round(i.sentiment_score * 10000) AS bigint)), sum(CAST(round(i.confidence * 100) AS bigint))"
         f" FROM {rows} GROUP BY 2, 3, 4, 5"
