@@ -212,8 +212,8 @@ def build_reader(settings: Settings, parts: Parts, client: GrokClient) -> Reader
         policy=ReaderPolicy(
             max_attempts=settings.max_attempts,
             canary_share=0 if mock else settings.canary_share,
-            # offline, analyzing is cheaper than remembering, and edited topics show at once
-            cache_lifetime=timedelta(0) if mock else timedelta(days=settings.cache_days),
+            # offline, analyzing is cheaper than remembering, and edited topics show at once; Grok's answers stay
+            cache_lifetime=None if mock else timedelta(days=settings.cache_days),
         ),
         now=now,
     )

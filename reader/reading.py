@@ -55,7 +55,7 @@ class ReaderPolicy:
 
     max_attempts: int
     canary_share: float
-    cache_lifetime: timedelta
+    cache_lifetime: timedelta | None  # None: nothing is kept, served or forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,8 @@ class Reader:
 
     async def purge(self) -> None:
         """Forget what the model said too long ago."""
+        if self._policy.cache_lifetime is None:
+            return
         created_before = self._now() - self._policy.cache_lifetime
         while self._recent and next(iter(self._recent.values())).at < created_before:
             self._recent.popitem(last=False)

@@ -154,6 +154,15 @@ async def test_a_purge_forgets_what_was_said_too_long_ago_and_keeps_the_rest(ben
     assert bench.analyzer.asked == {"old parcel": 2, "new parcel": 1}
 
 
+async def test_who_keeps_nothing_leaves_what_others_kept(bench: Bench, clock: HandClock) -> None:
+    await bench.process(bench.reader(), "late parcel")
+    clock.turn(MONTH_S + 1)
+
+    await bench.reader(policy=replace(POLICY, cache_lifetime=None)).purge()
+
+    assert await bench.count("analysis_cache") == 1
+
+
 async def test_without_a_lifetime_no_answer_serves_twice(bench: Bench) -> None:
     reader = bench.reader(policy=replace(POLICY, cache_lifetime=timedelta()))
 
