@@ -1,7 +1,6 @@
 """The demo (`make demo`): starts the service offline, loads conversations over HTTP, and prints what came of them.
 
-`.demo/` keeps its database, log and sample, so that a second run loads nothing new. The sample is moved to end when it
-is first loaded; after a day it is old news, and file and database are made again.
+`.demo/` keeps database, log and sample; the sample is moved to end when first loaded, and made again after a day.
 """
 
 import fcntl
@@ -26,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas import ConversationPage, Health, Insight, InsightPage, Sentiment, Status
+from answers import ConversationPage, Health, Insight, InsightPage
+from schemas import Sentiment, Status
 
 ROOT: Final = Path(__file__).resolve().parent
 SAMPLE: Final = ROOT / "samples" / "support_conversations.csv"

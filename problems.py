@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from pydantic_core import ErrorDetails
 
+from answers import Problem
 from errors import InsightsError, InvalidSchema
-from schemas import Problem
 from telemetry import request_id
 
 MEDIA_TYPE = "application/problem+json"

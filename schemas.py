@@ -1,4 +1,4 @@
-"""What travels: the closed sets, requests, query parameters, the analysis of a text, and the answers."""
+"""What comes in: the closed sets, requests, query parameters, and the analysis of a text; all checked here."""
 
 import base64
 import binascii
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -19,7 +19,6 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
-from typing_extensions import TypedDict
 
 MAX_TEXT_CHARS = 10_000
 MAX_RAW_DATA_BYTES = 64 * 1024
@@ -271,127 +270,3 @@ class Analysis(BaseModel):
     @property
     def sentiment(self) -> Sentiment:
         return Sentiment.of_score(self.sentiment_score)
-
-
-class GrokAnalysis(TypedDict):
-    """An analysis as clients see it; `model` says who made it.
-
-    `injection_suspected`: the text looks like instructions to a model; its confidence is capped.
-    """
-
-    sentiment_score: float
-    sentiment: str
-    clusters: list[str]
-    confidence: float
-    reasoning: str
-    summary: str
-    language: str
-    model: str
-    injection_suspected: bool
-
-
-class Insight(TypedDict):
-    conversation_id: str
-    timestamp: datetime
-    text: str
-    author: str | None
-    grok_analysis: GrokAnalysis
-
-
-class InsightPageMetadata(TypedDict):
-    total_count: int
-    returned_count: int
-    start_time: datetime | None
-    end_time: datetime | None
-    next_cursor: str | None
-
-
-class InsightPage(TypedDict):
-    insights: list[Insight]
-    metadata: InsightPageMetadata
-
-
-class Conversation(TypedDict):
-    """A stored conversation; `error` when it failed, `skip_reason` when skipped, `insight` when there is one."""
-
-    conversation_id: str
-    status: str
-    text: str
-    author: str | None
-    timestamp: datetime
-    raw_data: dict[str, Any] | None
-    external_id: str | None
-    created_at: datetime
-    attempts: int
-    error: str | None
-    error_code: str | None
-    skip_reason: str | None
-    insight: NotRequired[GrokAnalysis | None]
-
-
-class ConversationPageMetadata(TypedDict):
-    returned_count: int
-    next_cursor: str | None
-
-
-class ConversationPage(TypedDict):
-    conversations: list[Conversation]
-    metadata: ConversationPageMetadata
-
-
-class Accepted(TypedDict):
-    status: Literal["accepted"]
-    conversation_id: str
-    message: str
-
-
-class BulkItemResult(TypedDict):
-    index: int
-    status: Literal["accepted", "duplicate", "invalid"]
-    conversation_id: NotRequired[str]
-    error: NotRequired[str]
-    details: NotRequired[str]
-
-
-class BulkAccepted(TypedDict):
-    status: Literal["accepted"]
-    accepted: int
-    duplicates: int
-    rejected: int
-    results: list[BulkItemResult]
-
-
-class Retried(TypedDict):
-    status: Literal["accepted"]
-    retried: int
-
-
-class Health(TypedDict):
-    """`oldest_due_seconds`: how long the longest waiting conversation has been due; null when none is."""
-
-    status: Literal["ok", "degraded"]
-    queue_size: int | None
-    oldest_due_seconds: float | None
-    worker_running: bool
-    grok_mode: str
-
-
-class Ready(TypedDict):
-    """`grok`: what xAI said of key and model when it was asked at the start; `details` is a sentence about it."""
-
-    status: Literal["ready"]
-    grok: str
-    details: str
-
-
-class Problem(TypedDict):
-    """RFC 9457 problem details; `error` and `details` are the members to program against."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    error: str
-    details: str
-    request_id: NotRequired[str]
-    retry_after: NotRequired[int]

@@ -8,24 +8,13 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Row, TextClause, and_, func, or_, select
 from sqlalchemy import text as sql
 
+from answers import Conversation as ConversationAnswer
+from answers import ConversationPage, GrokAnalysis, Insight, InsightPage
 from database import ReadSession
 from errors import NotFound
 from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
 from queries.counting import count_insights
-from schemas import (
-    Analysis,
-    ConversationPage,
-    ConversationQuery,
-    GrokAnalysis,
-    Insight,
-    InsightPage,
-    InsightQuery,
-    Position,
-    Status,
-)
-from schemas import (
-    Conversation as ConversationAnswer,
-)
+from schemas import Analysis, ConversationQuery, InsightQuery, Position, Status
 
 _CONVERSATION_COLUMNS = (
     Conversation.id,

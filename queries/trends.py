@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, func, select
 
+from answers import Feelings, TopicTrend, Totals, Trends
 from database import ReadSession
 from models import (
     ALL_TOPICS,
@@ -27,7 +28,6 @@ from models import (
 from queries.buckets import Frame
 from queries.counting import Edge, cut, in_edge, in_periods, single_topics, topic_key
 from schemas import Sentiment, TrendsQuery
-from summaries import Feelings, TopicTrend, Totals, Trends
 
 _HOUR = timedelta(hours=1)
 _SENTIMENTS = tuple(Sentiment)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+import answers
 import queries
-import schemas
 import store
 from errors import RateLimitExceeded
 from routes.shared import JSONAnswer, StateDep, errors_of
@@ -21,7 +21,7 @@ ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
 
 @conversations.get(
     "/conversations",
-    response_model=schemas.ConversationPage,
+    response_model=answers.ConversationPage,
     summary="List conversations, newest first",
 )
 async def list_conversations(query: Annotated[ConversationQuery, Query()], state: StateDep) -> Response:
@@ -30,7 +30,7 @@ async def list_conversations(query: Annotated[ConversationQuery, Query()], state
 
 @conversations.get(
     "/conversations/{conversation_id}",
-    response_model=schemas.Conversation,
+    response_model=answers.Conversation,
     responses=errors_of(404),
     summary="One conversation, with its insight",
 )
@@ -41,7 +41,7 @@ async def get_conversation(conversation_id: ConversationId, state: StateDep) -> 
 @conversations.post(
     "/conversations/retry",
     status_code=202,
-    response_model=schemas.Retried,
+    response_model=answers.Retried,
     summary="Send all failed conversations back to pending",
 )
 async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], state: StateDep) -> Response:  # noqa: ARG001
@@ -57,7 +57,7 @@ async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], 
 @conversations.post(
     "/conversations/{conversation_id}/retry",
     status_code=202,
-    response_model=schemas.Retried,
+    response_model=answers.Retried,
     responses=errors_of(404, 409),
     summary="Send one failed conversation back to pending",
 )

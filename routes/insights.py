@@ -7,16 +7,16 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
+import answers
 import queries
-import schemas
+from answers import Trends
 from routes.shared import JSONAnswer, StateDep, errors_of
 from schemas import InsightQuery, TrendsQuery
-from summaries import Trends
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
 
 
-@insights.get("/insights", response_model=schemas.InsightPage, summary="Insights, newest first")
+@insights.get("/insights", response_model=answers.InsightPage, summary="Insights, newest first")
 async def find_insights(request: Request, query: Annotated[InsightQuery, Query()], state: StateDep) -> Response:
     """`total_count` counts all that match, exactly; `Link: rel="next"` leads to the next page."""
     page = await state["database"].read(partial(queries.find_insights, query=query))

@@ -6,12 +6,12 @@ from functools import partial
 
 from fastapi import APIRouter, Response
 
+import answers
 import queries
-import schemas
+from answers import Summary
 from errors import Overloaded
 from routes.shared import JSONAnswer, StateDep, errors_of
 from routes.summary import summarize
-from summaries import Summary
 from telemetry import METRICS_TYPE
 
 _STALLED_S = 30  # a worker whose last turn is older makes no progress
@@ -19,7 +19,7 @@ _STALLED_S = 30  # a worker whose last turn is older makes no progress
 operations = APIRouter(tags=["operations"])
 
 
-@operations.get("/health", response_model=schemas.Health, summary="Is the process alive?")
+@operations.get("/health", response_model=answers.Health, summary="Is the process alive?")
 async def health(state: StateDep) -> Response:
     now = datetime.now(UTC)
     queue_size: int | None = None
@@ -28,7 +28,7 @@ async def health(state: StateDep) -> Response:
         queue_size = await state["database"].read(queries.queue_depth)
         due_since = await state["database"].read(partial(queries.oldest_due, now=now))
     running = state["worker_running"]()
-    answer: schemas.Health = {
+    answer: answers.Health = {
         "status": "ok" if running and queue_size is not None and state["lane"].outage is None else "degraded",
         "queue_size": queue_size,
         "oldest_due_seconds": None if due_since is None else round((now - due_since).total_seconds(), 3),
@@ -40,7 +40,7 @@ async def health(state: StateDep) -> Response:
 
 @operations.get(
     "/ready",
-    response_model=schemas.Ready,
+    response_model=answers.Ready,
     responses=errors_of(503),
     summary="Can it take and analyze conversations?",
 )
@@ -54,7 +54,7 @@ async def ready(state: StateDep) -> Response:
     if (outage := state["lane"].outage) is not None:
         raise Overloaded(f"Grok cannot be used, conversations wait. {outage.details}", retry_after_s=30)
     check = state["key_check"]
-    answer: schemas.Ready = {"status": "ready", "grok": check.verdict, "details": check.details}
+    answer: answers.Ready = {"status": "ready", "grok": check.verdict, "details": check.details}
     return JSONAnswer(answer)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypedDict, cast
 import orjson
 from fastapi import Depends, Request, Response
 
-import schemas
+import answers
 from account import KeyCheck
 from batch_processor import BatchProcessor
 from database import Database
@@ -55,4 +55,4 @@ StateDep = Annotated[State, Depends(_provide_state)]
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": schemas.Problem} for status in statuses}
+    return {status: {"model": answers.Problem} for status in statuses}

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from account import next_midnight
+from answers import Budget, DayOfModel, Grok, Quality, Queue, Saved, Savings, Share, Spending, Summary
 from queries import OperatorCounts, UsageRow
 from routes.shared import State
 from schemas import Tally
-from summaries import Budget, DayOfModel, Grok, Quality, Queue, Saved, Savings, Share, Spending, Summary
 from xai import TICKS_PER_USD
 
 _SHOWN_DAYS = 31

@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
-import schemas
+import answers
 import store
+from answers import BulkItemResult
 from bodies import (
     BULK_LIMIT_BYTES,
     JSON_TYPE,
@@ -22,7 +23,7 @@ from bodies import (
 from errors import BodyTooLarge, Conflict, InvalidSchema
 from problems import MEDIA_TYPE, describe, invalid_schema, to_body
 from routes.shared import JSONAnswer, errors_of, get_state
-from schemas import BulkIn, BulkItemResult, ConversationIn
+from schemas import MAX_BULK_ITEMS, BulkIn, ConversationIn
 
 _QUEUED = "Conversation queued for analysis"
 
@@ -52,7 +53,7 @@ def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
 @taking_in.post(
     "/conversations",
     status_code=202,
-    response_model=schemas.Accepted,
+    response_model=answers.Accepted,
     responses=errors_of(408, 409, 413, 415, 422, 507),
     openapi_extra=_body_of(ConversationIn),
     summary="Send one conversation",
@@ -66,7 +67,7 @@ async def post_conversation(request: Request) -> Response:
     if outcome.result == "conflict":
         raise Conflict("This external_id was stored with other content; use another, or send the same content.")
     message = _QUEUED if outcome.result == "accepted" else "Conversation was accepted before"
-    answer: schemas.Accepted = {
+    answer: answers.Accepted = {
         "status": "accepted",
         "conversation_id": outcome.conversation_id,
         "message": message,
@@ -78,7 +79,7 @@ async def post_conversation(request: Request) -> Response:
 @taking_in.post(
     "/conversations/bulk",
     status_code=202,
-    response_model=schemas.BulkAccepted,
+    response_model=answers.BulkAccepted,
     responses=errors_of(408, 413, 415, 422, 507),
     openapi_extra=_body_of(BulkIn, lines=True),
     summary="Send up to 500 conversations",
@@ -96,7 +97,7 @@ async def post_bulk(request: Request) -> Response:
         body, _ = to_body(InvalidSchema("Not one item is valid; see results."), {"results": ordered})
         return Response(body, status_code=400, media_type=MEDIA_TYPE)
     counts = {kind: sum(item["status"] == kind for item in ordered) for kind in ("accepted", "duplicate", "invalid")}
-    answer: schemas.BulkAccepted = {
+    answer: answers.BulkAccepted = {
         "status": "accepted",
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
@@ -149,7 +150,7 @@ def _split_items(sent: Sent) -> Sequence[Any]:
     except ValidationError as error:
         kinds = {item["type"] for item in error.errors()}
         if kinds & {"too_long", "too_short"}:
-            raise InvalidSchema(f"Send 1 to {schemas.MAX_BULK_ITEMS} conversations in one request.") from None
+            raise InvalidSchema(f"Send 1 to {MAX_BULK_ITEMS} conversations in one request.") from None
         raise InvalidSchema(describe(error.errors(include_input=False, include_url=False))) from None
 
 

@@ -9,9 +9,10 @@ import pytest
 
 import queries
 import store
+from answers import Insight, InsightPage
 from database import Database
 from errors import NotFound
-from schemas import Analysis, ConversationIn, ConversationQuery, Insight, InsightPage, InsightQuery, Sentiment, Status
+from schemas import Analysis, ConversationIn, ConversationQuery, InsightQuery, Sentiment, Status
 from store import Claim, Completed, Failed, Outcome, Released, Skipped, Submission
 from tests.harness import HandClock
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from answers import Trends
 from database import Database, WriteSession
 from queries.trends import Sums, read_trends, sum_by_bucket, sum_by_topic
 from schemas import Sentiment, TrendsQuery
-from summaries import Trends
 from tests.histories import HISTORIES, NOW, TICK, TOPICS, Event, Place, draw_events, live
 
 DAY = timedelta(days=1)

@@ -1,8 +1,27 @@
-"""What is added up for people: trends, and the operator's `/status/summary`; the shapes alone, times UTC, money USD."""
+"""What the operator is answered: is it alive, is it ready, and what has it done; times are UTC, money is USD."""
 
 from datetime import datetime
+from typing import Literal
 
 from typing_extensions import TypedDict
+
+
+class Health(TypedDict):
+    """`oldest_due_seconds`: how long the longest waiting conversation has been due; null when none is."""
+
+    status: Literal["ok", "degraded"]
+    queue_size: int | None
+    oldest_due_seconds: float | None
+    worker_running: bool
+    grok_mode: str
+
+
+class Ready(TypedDict):
+    """`grok`: what xAI said of key and model when it was asked at the start; `details` is a sentence about it."""
+
+    status: Literal["ready"]
+    grok: str
+    details: str
 
 
 class Queue(TypedDict):
@@ -116,61 +135,3 @@ class Summary(TypedDict):
     budget: Budget
     savings: Savings
     quality: Quality
-
-
-class Feelings(TypedDict):
-    """Insights by sentiment; the means are null when there is none."""
-
-    count: int
-    positive: int
-    neutral: int
-    negative: int
-    negative_share: float | None
-    mean_sentiment: float | None
-    mean_confidence: float | None
-
-
-class Bucket(Feelings):
-    start_time: datetime
-    end_time: datetime
-
-
-class Change(TypedDict):
-    """Against the period of equal length just before; null where one of the two has nothing to compare."""
-
-    count: int
-    negative_share: float | None
-    mean_sentiment: float | None
-
-
-class Totals(Feelings):
-    change: Change
-
-
-class TopicTrend(Totals):
-    """`negative_share_without`: of all insights but this topic's. `contribution`: how much of the change of that
-    share would not be there without the topic; above 0 it made things worse.
-    """
-
-    topic: str
-    negative_share_without: float | None
-    contribution: float | None
-
-
-class Period(TypedDict):
-    start_time: datetime
-    end_time: datetime
-
-
-class Trends(TypedDict):
-    """`driver`: the topic that explains most of how the negative share changed; null when it did not, or none does."""
-
-    period: Period
-    previous_period: Period
-    bucket: str
-    tz: str
-    topic: str | None
-    totals: Totals
-    driver: str | None
-    topics: list[TopicTrend]
-    buckets: list[Bucket]

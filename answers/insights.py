@@ -1,0 +1,43 @@
+"""What is answered of insights: one, and a page of them."""
+
+from datetime import datetime
+
+from typing_extensions import TypedDict
+
+
+class GrokAnalysis(TypedDict):
+    """An analysis as clients see it; `model` says who made it.
+
+    `injection_suspected`: the text looks like instructions to a model; its confidence is capped.
+    """
+
+    sentiment_score: float
+    sentiment: str
+    clusters: list[str]
+    confidence: float
+    reasoning: str
+    summary: str
+    language: str
+    model: str
+    injection_suspected: bool
+
+
+class Insight(TypedDict):
+    conversation_id: str
+    timestamp: datetime
+    text: str
+    author: str | None
+    grok_analysis: GrokAnalysis
+
+
+class InsightPageMetadata(TypedDict):
+    total_count: int
+    returned_count: int
+    start_time: datetime | None
+    end_time: datetime | None
+    next_cursor: str | None
+
+
+class InsightPage(TypedDict):
+    insights: list[Insight]
+    metadata: InsightPageMetadata
