@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Connection,
     Dialect,
     ForeignKey,
     Index,
@@ -15,10 +16,10 @@ from sqlalchemy import (
     MetaData,
     Text,
     TypeDecorator,
+    event,
+    func,
 )
-from sqlalchemy import (
-    text as sql,
-)
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
@@ -31,7 +32,13 @@ ALL_TOPICS = "*"
 ANY_CONFIDENCE = -1
 SCORE_UNITS = 10_000  # of a score of 1
 CONFIDENCE_UNITS = 100
+TENTH = 10  # of these units
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def tenth_key(confidence: int) -> int:
+    """Under what the confidences of a tenth, such as 0.80 to 0.89, are counted together."""
+    return ANY_CONFIDENCE - 1 - confidence // TENTH
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -61,6 +68,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment
 
 
+def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """SQLite uses it only for a query whose condition holds the same words, literally."""
+    return Index(name, *columns, unique=unique, sqlite_where=sql(where), postgresql_where=sql(where))
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -85,6 +97,7 @@ class Conversation(Base):
     `due_at` alone says when a row may be taken: accepted, backing off and end of the lease are one rule.
     `lease_epoch` rises with every claim; an outcome is saved only under the epoch it was claimed with.
     `attempts` counts unusable answers, `rescues` counts owners that died with the row in hand.
+    `reread_at`: when it was asked to be read again, until it has been; its insight stays meanwhile.
     """
 
     __tablename__ = "conversations"
@@ -106,6 +119,7 @@ class Conversation(Base):
     error: Mapped[str | None]
     raw_answer: Mapped[str | None]
     skip_reason: Mapped[str | None]
+    reread_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'processing', 'completed', 'failed', 'skipped')", "status_known"),
@@ -116,34 +130,22 @@ class Conversation(Base):
         CheckConstraint("status <> 'processing' OR lease_epoch > 0", "processing_is_leased"),
         CheckConstraint("length(text) BETWEEN 1 AND 10000", "text_length"),
         CheckConstraint("attempts >= 0 AND rescues >= 0", "counts_not_negative"),
+        CheckConstraint("reread_at IS NULL OR due_at IS NOT NULL", "reread_while_open"),
         # the claim: due_at <= :now ORDER BY due_at
-        Index(
-            "ix_conversations_due_at",
-            "due_at",
-            sqlite_where=sql("due_at IS NOT NULL"),
-            postgresql_where=sql("due_at IS NOT NULL"),
-        ),
+        _partial_index("ix_conversations_due_at", "due_at", where="due_at IS NOT NULL"),
         # accept: has this sender's key been stored before?
-        Index(
-            "uq_conversations_external_id",
-            "external_id",
-            unique=True,
-            sqlite_where=sql("external_id IS NOT NULL"),
-            postgresql_where=sql("external_id IS NOT NULL"),
-        ),
+        _partial_index("uq_conversations_external_id", "external_id", unique=True, where="external_id IS NOT NULL"),
         # list and retry of the few that failed or were skipped
-        Index(
-            "ix_conversations_set_aside",
-            "status",
-            "id",
-            sqlite_where=sql("status IN ('failed', 'skipped')"),
-            postgresql_where=sql("status IN ('failed', 'skipped')"),
-        ),
+        _partial_index("ix_conversations_set_aside", "status", "id", where="status IN ('failed', 'skipped')"),
     )
 
 
 class InsightRow(Base):
-    """What the analyzer found in one conversation; text, author and time are copied so that reads need no join."""
+    """What was found in one conversation; text, author and time are copied so that reads need no join.
+
+    Sentiment, score, clusters and confidence are those of the correction where there is one (`corrected_at`); what the
+    model had said of them is kept there.
+    """
 
     __tablename__ = "insights"
 
@@ -160,6 +162,7 @@ class InsightRow(Base):
     grok_analysis: Mapped[dict[str, Any]] = mapped_column(JSON)
     model: Mapped[str]
     created_at: Mapped[datetime]
+    corrected_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("sentiment_score BETWEEN -1 AND 1", "score_in_range"),
@@ -169,20 +172,43 @@ class InsightRow(Base):
             " WHEN sentiment_score < -0.1 THEN 'negative' ELSE 'neutral' END",
             "sentiment_matches_score",
         ),
-        # a page of insights, newest first
-        Index("ix_insights_timestamp", "timestamp", "id"),
-        # a page, and the count, of one sentiment
-        Index("ix_insights_sentiment", "sentiment", "timestamp", "id", "confidence"),
+        # a page of insights, newest first: a walk that leaves out what does not match; the edges of a count
+        Index("ix_insights_timestamp", "timestamp", "id", "sentiment", "confidence"),
+        # a page of few: a leap to what has this sentiment and at least this confidence
+        Index("ix_insights_judged", "sentiment", "confidence", "timestamp", "id"),
         # a page of one author
-        Index(
-            "ix_insights_author",
-            "author",
-            "timestamp",
-            "id",
-            sqlite_where=sql("author IS NOT NULL"),
-            postgresql_where=sql("author IS NOT NULL"),
-        ),
+        _partial_index("ix_insights_author", "author", "timestamp", "id", where="author IS NOT NULL"),
     )
+
+
+# Full text: an FTS5 index on SQLite that reads the text from `insights`, an expression index on PostgreSQL.
+WORDS = "insight_words"
+_FTS5 = (
+    """CREATE VIRTUAL TABLE insight_words
+    USING fts5(text, content='insights', content_rowid='id', columnsize=0, tokenize='unicode61 remove_diacritics 2')""",
+    """CREATE TRIGGER insight_words_added AFTER INSERT ON insights
+    BEGIN INSERT INTO insight_words(rowid, text) VALUES (new.id, new.text); END""",
+    """CREATE TRIGGER insight_words_erased AFTER DELETE ON insights
+    BEGIN INSERT INTO insight_words(insight_words, rowid, text) VALUES ('delete', old.id, old.text); END""",
+)
+
+
+def _add_words(_table: object, connection: Connection, **_options: object) -> None:
+    if connection.dialect.name == "sqlite":
+        for statement in _FTS5:
+            connection.exec_driver_sql(statement)
+
+
+def _drop_words(_table: object, connection: Connection, **_options: object) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {WORDS}")
+
+
+event.listen(InsightRow.__table__, "after_create", _add_words)
+event.listen(InsightRow.__table__, "before_drop", _drop_words)
+Index("ix_insights_words", func.to_tsvector(sql("'simple'"), InsightRow.text), postgresql_using="gin").ddl_if(
+    dialect="postgresql"
+)
 
 
 class InsightTopic(Base):
@@ -197,6 +223,8 @@ class InsightTopic(Base):
     confidence: Mapped[float]
 
     __table_args__ = (
+        # a page of few, within a topic
+        Index("ix_insight_topics_judged", "topic", "sentiment", "confidence", "timestamp", "insight_id"),
         # the topics of one insight, when it is erased
         Index("ix_insight_topics_insight_id", "insight_id"),
         {"sqlite_with_rowid": False},
@@ -207,8 +235,8 @@ class InsightCount(Base):
     """How many insights there are, and what they add up to, by hour and by day (UTC); `store.counting` keeps them.
 
     `topic` is one topic, `*` for all insights, or `a+b` for those that have exactly these topics, two or more.
-    `confidence` is in hundredths, or -1 for any. `period` is hours or days since 1970. Sums are whole numbers, so that
-    they never drift: scores in ten-thousandths, confidences in hundredths.
+    `confidence` is in hundredths, -1 for any, or below that for a tenth (`tenth_key`). `period` is hours or days since
+    1970. Sums are whole numbers, so that they never drift: scores in ten-thousandths, confidences in hundredths.
     """
 
     __tablename__ = "insight_counts"
@@ -226,6 +254,55 @@ class InsightCount(Base):
         CheckConstraint("span IN ('hour', 'day')", "span_known"),
         CheckConstraint("count >= 0", "count_not_negative"),
         {"sqlite_with_rowid": False},
+    )
+
+
+class CorrectionRow(Base):
+    """What a person says of a conversation instead of the model, or in agreement with it; null where they said nothing.
+
+    `model_*` is what the model had said: the insight's own columns hold what is true now.
+    """
+
+    __tablename__ = "corrections"
+
+    conversation_id: Mapped[str] = mapped_column(
+        ForeignKey("insights.conversation_id", ondelete="CASCADE"), primary_key=True
+    )
+    sentiment: Mapped[str | None]
+    topics: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    note: Mapped[str | None]
+    corrected_at: Mapped[datetime]
+    model_score: Mapped[float]
+    model_clusters: Mapped[list[str]] = mapped_column(JSON)
+    model_confidence: Mapped[float]
+
+    __table_args__ = (
+        CheckConstraint("sentiment IN ('positive', 'neutral', 'negative')", "sentiment_known"),
+        CheckConstraint("sentiment IS NOT NULL OR topics IS NOT NULL", "says_something"),
+    )
+
+
+class ReanalysisRow(Base):
+    """An order to read again what some filters match; worked off newest first, a little at a time.
+
+    `timestamp` and `insight_id` are the place up to which its conversations have been sent back.
+    """
+
+    __tablename__ = "reanalyses"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    filters: Mapped[dict[str, Any]]
+    requested_at: Mapped[datetime]
+    matched: Mapped[int]
+    requeued: Mapped[int] = mapped_column(server_default=sql("0"))
+    timestamp: Mapped[datetime | None]
+    insight_id: Mapped[int | None]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("(timestamp IS NULL) = (insight_id IS NULL)", "place_is_whole"),
+        # what is left to be worked off
+        _partial_index("ix_reanalyses_open", "id", where="ended_at IS NULL"),
     )
 
 

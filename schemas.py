@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -48,6 +48,18 @@ class Sentiment(StrEnum):
         return cls.NEGATIVE if score < -0.1 else cls.NEUTRAL
 
 
+class Facet(StrEnum):
+    TOPIC = "topic"
+    SENTIMENT = "sentiment"
+    AUTHOR = "author"
+
+
+class Format(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
 class SkipReason(StrEnum):
     """Why there is nothing to analyze in a text."""
 
@@ -73,6 +85,7 @@ class Tally(StrEnum):
     CANARIES = "canaries"  # read in a pack, and again alone
     CANARIES_AGREED = "canaries_agreed"  # ... with the same sentiment
     SUSPECTED = "suspected"  # looked like instructions to a model
+    REREAD_KEPT = "reread_kept"  # read again without a usable answer: the insight from before stands
 
 
 _UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")
@@ -128,6 +141,47 @@ Name = Annotated[
 ]
 
 
+Note = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, strict=True),
+    AfterValidator(_refuse_nul),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a text must hold: one word or, from quotes, words in a row; with `prefix`, a word that begins so."""
+
+    text: str
+    prefix: bool = False
+
+
+_QUOTED_OR_BARE = re.compile(r'"([^"]*)"|([^\s"]+)')
+_MOST_WORDS = 16
+
+
+def parse_words(query: str) -> tuple[Words, ...]:
+    """`late "my order" refund*` as three demands; what holds neither letter nor digit demands nothing."""
+    found = (
+        Words(phrase or bare.rstrip("*"), prefix=bare.endswith("*")) for phrase, bare in _QUOTED_OR_BARE.findall(query)
+    )
+    return tuple(words for words in found if any(map(str.isalnum, words.text)))
+
+
+def _check_words(query: str) -> str:
+    if not 1 <= len(parse_words(query)) <= _MOST_WORDS:
+        raise ValueError(f"must hold 1 to {_MOST_WORDS} words or numbers to look for")
+    return query
+
+
+def _split_facets(value: object) -> object:
+    """`topic,sentiment` and a repeated parameter are the same."""
+    if isinstance(value, list):
+        parts = [part for item in cast("list[object]", value) for part in str(item).split(",")]
+        return list(dict.fromkeys(parts))
+    return value
+
+
 def _parse_zone(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -157,6 +211,26 @@ class ConversationIn(_Wire):
     external_id: Name | None = Field(
         default=None, description="Your own key: sent again with the same content, nothing is stored twice."
     )
+
+
+class CorrectionIn(_Wire):
+    """What a person says of a conversation: its sentiment, its topics, or both; what is left out is not judged."""
+
+    sentiment: Sentiment | None = Field(default=None, examples=["negative"])
+    topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=3)] | None = Field(
+        default=None,
+        description="Topics of `GET /api/v1/topics`; `other` stands alone.",
+        examples=[["refunds_returns"]],
+    )
+    note: Note | None = Field(default=None, examples=["Irony: the customer is still waiting."])
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.sentiment is None and self.topics is None:
+            raise ValueError("send sentiment, topics, or both")
+        if self.topics and (len(set(self.topics)) < len(self.topics) or ("other" in self.topics and self.topics[1:])):
+            raise ValueError("topics must differ, and other stands alone")
+        return self
 
 
 class BulkIn(_Wire):
@@ -192,27 +266,47 @@ def _decode_cursor(value: object) -> object:
     return Position.decode(value) if isinstance(value, str) and len(value) <= 256 else value
 
 
-class InsightQuery(_Wire):
-    """Which insights, newest first."""
+class InsightFilter(_Wire):
+    """Which insights; every condition must hold."""
 
     start_time: UtcTime | None = Field(default=None, description="Inclusive.")
     end_time: UtcTime | None = Field(default=None, description="Exclusive.")
-    limit: int = Field(default=100, ge=1, le=1000)
-    cursor: Annotated[
-        Position | None,
-        BeforeValidator(_decode_cursor, json_schema_input_type=str | None),
-        Field(default=None, description="`metadata.next_cursor` of the page before."),
-    ]
     min_confidence: float | None = Field(default=None, ge=0, le=1)
     sentiment: Sentiment | None = None
     topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
     author: Name | None = None
+    q: Annotated[str, Field(max_length=256), AfterValidator(_refuse_nul), AfterValidator(_check_words)] | None = Field(
+        default=None,
+        description='Words that the text must hold, all of them; `"my order"` in a row; `refund*` begins so.',
+    )
 
     @model_validator(mode="after")
     def _end_after_start(self) -> Self:
         if self.start_time and self.end_time and self.start_time > self.end_time:
             raise ValueError("start_time must not be after end_time")
         return self
+
+
+class InsightQuery(InsightFilter):
+    """Which insights, newest first, a page at a time or all of them as a file."""
+
+    limit: int = Field(default=100, ge=1, le=1000, description="Insights on a page; a file has all.")
+    cursor: Annotated[
+        Position | None,
+        BeforeValidator(_decode_cursor, json_schema_input_type=str | None),
+        Field(default=None, description="`metadata.next_cursor` of the page before."),
+    ]
+    facet: Annotated[list[Facet], BeforeValidator(_split_facets), Field(max_length=3)] = Field(
+        default=[], description="Count what matches by these, too; comma-separated: topic,sentiment,author."
+    )
+    format: Format | None = Field(default=None, description="csv and jsonl hold every match; also by `Accept`.")
+
+
+class ReanalysisQuery(InsightFilter):
+    """What to read again."""
+
+    model: Name | None = Field(default=None, description="Only what this model read.", examples=["local-linear-1"])
+    dry_run: bool = Field(default=False, description="Only say how many conversations it is, and what it would cost.")
 
 
 class TrendsQuery(_Wire):

@@ -1,7 +1,7 @@
 """What the API answers, shape by shape; TypedDicts, because answers are built once and serialised once."""
 
 from answers.conversations import Accepted, BulkAccepted, BulkItemResult, Conversation, ConversationPage, Retried
-from answers.insights import GrokAnalysis, Insight, InsightPage
+from answers.insights import FacetValue, GrokAnalysis, Insight, InsightPage
 from answers.operations import (
     Budget,
     DayOfModel,
@@ -28,6 +28,7 @@ __all__ = [
     "Conversation",
     "ConversationPage",
     "DayOfModel",
+    "FacetValue",
     "Feelings",
     "Grok",
     "GrokAnalysis",

@@ -1,8 +1,8 @@
 """Every statement that reads, each over a snapshot."""
 
+from queries.insights import find_insights, next_insights
 from queries.operating import OperatorCounts, UsageRow, count_for_operator
 from queries.reading import (
-    find_insights,
     get_conversation,
     is_deeper_than,
     known_analyses,
@@ -21,6 +21,7 @@ __all__ = [
     "is_deeper_than",
     "known_analyses",
     "list_conversations",
+    "next_insights",
     "oldest_due",
     "queue_depth",
     "read_trends",

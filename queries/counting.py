@@ -5,20 +5,31 @@
 Counters by confidence, and by set of topics, are kept by day only: their edges are up to a day long, and walk an index.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
 
 from database import ReadSession
-from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, InsightCount, InsightRow, InsightTopic
-from schemas import InsightQuery, Sentiment
+from models import (
+    ALL_TOPICS,
+    ANY_CONFIDENCE,
+    CONFIDENCE_UNITS,
+    EPOCH,
+    TENTH,
+    InsightCount,
+    InsightTopic,
+    tenth_key,
+)
+from queries.columns import ALL, OF_TOPIC
+from schemas import InsightFilter, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +73,27 @@ def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -
     return periods, edges
 
 
-def count_insights(session: ReadSession, query: InsightQuery) -> int:
-    """How many insights a query matches that names no author and no words."""
-    topics = frozenset(query.topic)
-    daily = query.min_confidence is not None or len(topics) > 1
-    periods, edges = cut(query.start_time, query.end_time, spans=("day",) if daily else ("day", "hour"))
+def count_insights(session: ReadSession, wanted: InsightFilter) -> int:
+    """How many insights a filter matches that names no author and no words."""
+    topics = frozenset(wanted.topic)
+    daily = wanted.min_confidence is not None or len(topics) > 1
+    periods, edges = cut(wanted.start_time, wanted.end_time, spans=("day",) if daily else ("day", "hour"))
     weights = _weights(session, topics) if periods else {}
-    return sum(_count_edge(session, query, edge) for edge in edges) + sum(
+    return sum(_count_edge(session, wanted, edge) for edge in edges) + sum(
         weights[key] * count
         for period in periods
-        for key, count in _count_periods(session, query, period, keys=weights)
+        for key, count in _count_periods(session, wanted, period, keys=list(weights))
     )
+
+
+def estimate(session: ReadSession, wanted: InsightFilter, *, topics: Sequence[str]) -> dict[str | None, int]:
+    """About how many match in each topic, or among all under None: whole days, those that are cut included."""
+    keys: dict[str | None, str] = {topic: topic_key(topic) for topic in topics}
+    keys = keys or {None: ALL_TOPICS}
+    first = None if wanted.start_time is None else (wanted.start_time - EPOCH) // _LENGTHS["day"]
+    after = None if wanted.end_time is None else -((EPOCH - wanted.end_time) // _LENGTHS["day"])
+    counts = dict(_count_periods(session, wanted, Periods("day", first, after), keys=list(set(keys.values()))))
+    return {topic: counts.get(key, 0) for topic, key in keys.items()}
 
 
 def _weights(session: ReadSession, topics: frozenset[str]) -> dict[str, int]:
@@ -105,25 +126,43 @@ def single_topics(session: ReadSession) -> list[str]:
     return [key for key in _topic_keys(session, span="hour") if key != ALL_TOPICS]
 
 
-def _count_periods(
-    session: ReadSession, query: InsightQuery, period: Periods, *, keys: Iterable[str]
-) -> Iterator[tuple[str, int]]:
-    statement = (
-        select(InsightCount.topic, func.sum(InsightCount.count))
-        .where(InsightCount.span == period.span, InsightCount.topic.in_(keys), *in_periods(period))
-        .where(InsightCount.sentiment.in_([query.sentiment] if query.sentiment else list(Sentiment)))
-        .where(InsightCount.confidence.in_(_confidences(query.min_confidence)))
-        .group_by(InsightCount.topic)
+_PERIODS = (
+    select(InsightCount.topic, func.sum(InsightCount.count))
+    .where(
+        InsightCount.span == bindparam("span"),
+        InsightCount.topic.in_(bindparam("topics", expanding=True)),
+        InsightCount.sentiment.in_(bindparam("sentiments", expanding=True)),
+        InsightCount.confidence.in_(bindparam("confidences", expanding=True)),
+        InsightCount.period.between(bindparam("first"), bindparam("last")),
     )
-    for key, count in session.execute(statement):
+    .group_by(InsightCount.topic)
+)
+_FAR = 2**40  # hours: long before the year 1, long after 9999
+
+
+def _count_periods(
+    session: ReadSession, wanted: InsightFilter, period: Periods, *, keys: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    values = {
+        "span": period.span,
+        "topics": keys,
+        "sentiments": _sentiments(wanted),
+        "confidences": _confidences(wanted.min_confidence),
+        "first": -_FAR if period.first is None else period.first,
+        "last": _FAR if period.after is None else period.after - 1,
+    }
+    for key, count in session.execute(_PERIODS, values):
         yield key, int(count)
 
 
 def _confidences(least: float | None) -> list[int]:
-    """Each named: a range would read every period of them all."""
+    """The counters to add up, each named: a range would read every period of them all."""
     if least is None:
         return [ANY_CONFIDENCE]
-    return [confidence for confidence in range(CONFIDENCE_UNITS + 1) if confidence / CONFIDENCE_UNITS >= least]
+    first = next(one for one in range(CONFIDENCE_UNITS + 1) if one / CONFIDENCE_UNITS >= least)
+    full_tenth = -(-first // TENTH)
+    below = range(first, min(full_tenth * TENTH, CONFIDENCE_UNITS + 1))
+    return [*below, *(tenth_key(tenth * TENTH) for tenth in range(full_tenth, CONFIDENCE_UNITS // TENTH + 1))]
 
 
 def in_periods(period: Periods) -> list[ColumnElement[bool]]:
@@ -135,19 +174,35 @@ def in_periods(period: Periods) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def in_edge(column: InstrumentedAttribute[datetime], edge: Edge) -> list[ColumnElement[bool]]:
+def in_edge(column: ColumnElement[datetime], edge: Edge) -> list[ColumnElement[bool]]:
     return [column >= edge.start] if edge.end is None else [column >= edge.start, column < edge.end]
 
 
-def _count_edge(session: ReadSession, query: InsightQuery, edge: Edge) -> int:
-    rows = InsightTopic if query.topic else InsightRow
-    wanted = in_edge(rows.timestamp, edge)
-    if query.sentiment is not None:
-        wanted.append(rows.sentiment == query.sentiment)
-    if query.min_confidence is not None:
-        wanted.append(rows.confidence >= query.min_confidence)
-    if query.topic:
-        wanted.append(InsightTopic.topic.in_(query.topic))
-        counted = func.count() if len(set(query.topic)) == 1 else func.count(InsightTopic.insight_id.distinct())
-        return session.scalar(select(counted).select_from(InsightTopic).where(*wanted)) or 0
-    return session.scalar(select(func.count()).select_from(InsightRow).where(*wanted)) or 0
+def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
+    topics = list(set(wanted.topic))
+    values = {
+        "start": edge.start,
+        "last": _LAST_MOMENT if edge.end is None else edge.end - _TICK,
+        "sentiments": _sentiments(wanted),
+        "min_confidence": wanted.min_confidence or 0.0,
+        **({"topics": topics} if topics else {}),
+    }
+    return session.scalar(_edge_statement(session.dialect.name, min(len(topics), 2)), values) or 0
+
+
+@cache
+def _edge_statement(dialect: str, topics: int) -> Select[int]:
+    """Row by row along the time; 0 topics, 1, or 2 for several, of which an insight may have more than one."""
+    rows = (OF_TOPIC if topics else ALL).walked(dialect)
+    statement = select(func.count(rows.id.distinct()) if topics > 1 else func.count()).where(
+        rows.timestamp.between(bindparam("start"), bindparam("last")),
+        rows.sentiment.in_(bindparam("sentiments", expanding=True)),
+        rows.confidence >= bindparam("min_confidence"),
+    )
+    if topics:
+        return statement.where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
+    return statement
+
+
+def _sentiments(wanted: InsightFilter) -> list[Sentiment]:
+    return [wanted.sentiment] if wanted.sentiment else list(Sentiment)

@@ -9,7 +9,7 @@ from sqlalchemy import text as sql
 from database import ReadSession
 from models import Conversation, GrokCall, GrokUsage, TallyRow
 from queries.counting import count_insights
-from schemas import InsightQuery, Status, Tally
+from schemas import InsightFilter, Status, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def _count_by_status(session: ReadSession) -> dict[str, int]:
     )
     for statement in (open_ones, set_aside):
         counts |= {str(status): count for status, count in session.execute(statement)}
-    counts[Status.COMPLETED] = count_insights(session, InsightQuery.model_validate({}))
+    counts[Status.COMPLETED] = count_insights(session, InsightFilter())
     return counts
 
 

@@ -1,20 +1,20 @@
-"""What clients and the worker ask: insights, conversations, the queue, what the model said before."""
+"""What clients and the worker ask of conversations, of the queue, and of what the model said before."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Row, TextClause, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, TextClause, func, select
 from sqlalchemy import text as sql
 
 from answers import Conversation as ConversationAnswer
-from answers import ConversationPage, GrokAnalysis, Insight, InsightPage
+from answers import ConversationPage
 from database import ReadSession
 from errors import NotFound
-from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
-from queries.counting import count_insights
-from schemas import Analysis, ConversationQuery, InsightQuery, Position, Status
+from models import CachedAnalysis, Conversation, InsightRow
+from queries.insights import ANALYSIS_COLUMNS, to_analysis
+from schemas import Analysis, ConversationQuery, Status
 
 _CONVERSATION_COLUMNS = (
     Conversation.id,
@@ -30,23 +30,6 @@ _CONVERSATION_COLUMNS = (
     Conversation.error_code,
     Conversation.skip_reason,
 )
-_ANALYSIS_COLUMNS = (
-    InsightRow.sentiment_score,
-    InsightRow.sentiment,
-    InsightRow.clusters,
-    InsightRow.confidence,
-    InsightRow.reasoning,
-    InsightRow.grok_analysis,
-    InsightRow.model,
-)
-_INSIGHT_COLUMNS = (
-    InsightRow.id,
-    InsightRow.conversation_id,
-    InsightRow.timestamp,
-    InsightRow.text,
-    InsightRow.author,
-    *_ANALYSIS_COLUMNS,
-)
 
 
 def get_conversation(session: ReadSession, conversation_id: str) -> ConversationAnswer:
@@ -56,9 +39,9 @@ def get_conversation(session: ReadSession, conversation_id: str) -> Conversation
         raise NotFound("There is no conversation with this id.")
     answer = _to_conversation(row)
     insight = session.execute(
-        select(*_ANALYSIS_COLUMNS).where(InsightRow.conversation_id == conversation_id)
+        select(*ANALYSIS_COLUMNS).where(InsightRow.conversation_id == conversation_id)
     ).one_or_none()
-    answer["insight"] = None if insight is None else _to_analysis(insight)
+    answer["insight"] = None if insight is None else to_analysis(insight)
     return answer
 
 
@@ -73,39 +56,6 @@ def list_conversations(session: ReadSession, query: ConversationQuery) -> Conver
     page = rows[: query.limit]
     next_cursor = page[-1]["conversation_id"] if len(rows) > query.limit else None
     return {"conversations": page, "metadata": {"returned_count": len(page), "next_cursor": next_cursor}}
-
-
-def find_insights(session: ReadSession, query: InsightQuery) -> InsightPage:
-    """A page of insights, newest first, and how many there are in all."""
-    wanted = _wanted(query)
-    statement = (
-        select(*_INSIGHT_COLUMNS)
-        .where(*wanted)
-        .order_by(InsightRow.timestamp.desc(), InsightRow.id.desc())
-        .limit(query.limit + 1)
-    )
-    if query.cursor is not None:
-        statement = statement.where(_after(query.cursor))
-    rows = session.execute(statement).all()
-    page = rows[: query.limit]
-    last = Position(page[-1].timestamp, page[-1].id) if len(rows) > query.limit else None
-    return {
-        "insights": [_to_insight(row) for row in page],
-        "metadata": {
-            "total_count": _count(session, query, wanted),
-            "returned_count": len(page),
-            "start_time": query.start_time,
-            "end_time": query.end_time,
-            "next_cursor": None if last is None else last.encode(),
-        },
-    }
-
-
-def _count(session: ReadSession, query: InsightQuery, wanted: Sequence[ColumnElement[bool]]) -> int:
-    """From the counters; what an author has is few enough to be counted one by one."""
-    if query.author is None:
-        return count_insights(session, query)
-    return session.scalar(select(func.count()).select_from(InsightRow).where(*wanted)) or 0
 
 
 def queue_depth(session: ReadSession) -> int:
@@ -152,40 +102,6 @@ def _with_status(status: Status) -> list[ColumnElement[bool] | TextClause]:
     return wanted
 
 
-def _wanted(query: InsightQuery) -> list[ColumnElement[bool]]:
-    wanted: list[ColumnElement[bool]] = []
-    if query.start_time is not None:
-        wanted.append(InsightRow.timestamp >= query.start_time)
-    if query.end_time is not None:
-        wanted.append(InsightRow.timestamp < query.end_time)
-    if query.min_confidence is not None:
-        wanted.append(InsightRow.confidence >= query.min_confidence)
-    if query.sentiment is not None:
-        wanted.append(InsightRow.sentiment == query.sentiment)
-    if query.author is not None:
-        wanted.append(InsightRow.author == query.author)
-    if query.topic:
-        wanted.append(InsightRow.id.in_(_ids_with_topic(query)))
-    return wanted
-
-
-def _ids_with_topic(query: InsightQuery) -> Any:
-    statement = select(InsightTopic.insight_id).where(InsightTopic.topic.in_(query.topic))
-    if query.start_time is not None:
-        statement = statement.where(InsightTopic.timestamp >= query.start_time)
-    if query.end_time is not None:
-        statement = statement.where(InsightTopic.timestamp < query.end_time)
-    return statement
-
-
-def _after(position: Position) -> ColumnElement[bool]:
-    """Later pages: the first condition walks the index, the second sorts out ties (a row value scans on SQLite)."""
-    return and_(
-        InsightRow.timestamp <= position.timestamp,
-        or_(InsightRow.timestamp < position.timestamp, InsightRow.id < position.row_id),
-    )
-
-
 def _to_conversation(row: Row[*tuple[Any, ...]]) -> ConversationAnswer:
     return {
         "conversation_id": row.id,
@@ -200,28 +116,4 @@ def _to_conversation(row: Row[*tuple[Any, ...]]) -> ConversationAnswer:
         "error": row.error,
         "error_code": row.error_code,
         "skip_reason": row.skip_reason,
-    }
-
-
-def _to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
-    return {
-        "conversation_id": row.conversation_id,
-        "timestamp": row.timestamp,
-        "text": row.text,
-        "author": row.author,
-        "grok_analysis": _to_analysis(row),
-    }
-
-
-def _to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
-    return {
-        "sentiment_score": row.sentiment_score,
-        "sentiment": row.sentiment,
-        "clusters": row.clusters,
-        "confidence": row.confidence,
-        "reasoning": row.reasoning,
-        "summary": row.grok_analysis.get("summary", ""),
-        "language": row.grok_analysis.get("language", "und"),
-        "model": row.model,
-        "injection_suspected": row.grok_analysis.get("injection_suspected", False),
     }

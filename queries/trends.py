@@ -26,6 +26,7 @@ from models import (
     InsightTopic,
 )
 from queries.buckets import Frame
+from queries.columns import ALL, OF_TOPIC
 from queries.counting import Edge, cut, in_edge, in_periods, single_topics, topic_key
 from schemas import Sentiment, TrendsQuery
 
@@ -253,7 +254,7 @@ def _run_statement(run: _Run, topic: str) -> Select[*tuple[Any, ...]]:
 def _edge_statement(edge: Edge, topic: str) -> Select[*tuple[Any, ...]]:
     statement: Select[*tuple[Any, ...]] = select(InsightRow.sentiment, *_FROM_ROWS).group_by(InsightRow.sentiment)
     if topic == ALL_TOPICS:
-        return statement.where(*in_edge(InsightRow.timestamp, edge))
+        return statement.where(*in_edge(ALL.timestamp, edge))
     return _join_topics(statement, edge).where(InsightTopic.topic == topic)
 
 
@@ -268,5 +269,5 @@ def _join_topics(statement: Select[*tuple[Any, ...]], edge: Edge) -> Select[*tup
     return (
         statement.select_from(InsightTopic)
         .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
-        .where(*in_edge(InsightTopic.timestamp, edge))
+        .where(*in_edge(OF_TOPIC.timestamp, edge))
     )

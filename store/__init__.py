@@ -4,6 +4,7 @@
                  ^                          |
                  |<---- released, or the owner died (release_abandoned)
                  |<---- retry_failed ------------------------------ failed
+                 |<---- requeue (read again; the insight stays) --- completed
 
 An outcome is saved only under the `lease_epoch` it was claimed with (the fence): who lost its claim changes nothing.
 """
@@ -16,6 +17,9 @@ from store.accepting import (
     accept,
     purge_idempotency_keys,
 )
+from store.correcting import correct, withdraw_correction
+from store.erasing import Erased, erase_conversations, ids_accepted_before, ids_of_author
+from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
 from store.spending import (
     BudgetReached,
     Reservation,
@@ -52,6 +56,7 @@ __all__ = [
     "BudgetReached",
     "Claim",
     "Completed",
+    "Erased",
     "Failed",
     "Idempotency",
     "Outcome",
@@ -60,6 +65,7 @@ __all__ = [
     "Reserved",
     "Settlement",
     "Skipped",
+    "Step",
     "Submission",
     "WindowFull",
     "accept",
@@ -67,13 +73,21 @@ __all__ = [
     "cancel_call",
     "charge_abandoned",
     "claim_batch",
+    "correct",
+    "end_reanalysis",
+    "erase_conversations",
+    "ids_accepted_before",
+    "ids_of_author",
+    "order_reanalysis",
     "purge_cache",
     "purge_idempotency_keys",
     "release_abandoned",
     "renew_leases",
+    "requeue",
     "reserve_call",
     "retry_conversation",
     "retry_failed",
     "save_outcomes",
     "settle_call",
+    "withdraw_correction",
 ]

@@ -123,7 +123,16 @@ def _new_row(conversation: ConversationIn, *, now: datetime) -> dict[str, Any]:
 
 def _new_conversation_id(now: datetime) -> str:
     """`conv_`, 48 bits of milliseconds so that inserts stay in order, 80 random bits so that none meets another."""
-    return f"conv_{int(now.timestamp() * 1000):012x}{_RANDOM.getrandbits(80):020x}"
+    return f"{_id_prefix(now)}{_RANDOM.getrandbits(80):020x}"
+
+
+def first_id_of(moment: datetime) -> str:
+    """No id that was made at this moment or later sorts before it."""
+    return f"{_id_prefix(moment)}{0:020x}"
+
+
+def _id_prefix(moment: datetime) -> str:
+    return f"conv_{max(0, int(moment.timestamp() * 1000)):012x}"
 
 
 def _content_hash(conversation: ConversationIn) -> str:

@@ -1,7 +1,8 @@
 """The counters behind every total: kept in the transaction that writes the insight, so that no read has to scan.
 
 Each insight is counted by hour, under `*` and each of its topics; by day, also under its set of topics, and each of
-these with its confidence and without. A batch is added up before it is written: insights of one hour share rows.
+these with its confidence, with the tenth that it lies in, and without. A batch is added up before it is written:
+insights of one hour share rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from database import WriteSession
-from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, SCORE_UNITS, InsightCount
+from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, SCORE_UNITS, InsightCount, tenth_key
 from schemas import Sentiment
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
@@ -93,6 +94,7 @@ def _keys(insight: Countable) -> Iterator[Key]:
         topics.append("+".join(insight.topics))
     for topic in topics:
         yield "day", topic, sentiment, ANY_CONFIDENCE, day
+        yield "day", topic, sentiment, tenth_key(insight.confidence), day
         yield "day", topic, sentiment, insight.confidence, day
 
 

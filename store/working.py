@@ -1,19 +1,20 @@
 """Work the queue: claim due conversations, save what became of them, send failed ones back."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, case, delete, insert, select, update
+from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy import text as sql
 
 from database import WriteSession
 from errors import Conflict, NotFound
-from models import CachedAnalysis, Conversation, InsightRow, InsightTopic
-from schemas import Analysis, Sentiment, Status, Tally
-from store.counting import Countable, count_in
+from models import CachedAnalysis, Conversation
+from schemas import Analysis, Status, Tally
+from store.correcting import find_corrections, keep_correction
+from store.insights import Change, add_insights, change_insights, find_insights, judged
 from store.tallies import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
@@ -21,7 +22,7 @@ MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A conversation in the hands of one owner until its lease ends."""
+    """A conversation in the hands of one owner until its lease ends; `reread_at` when it is to be read once more."""
 
     conversation_id: str
     lease_epoch: int
@@ -31,6 +32,7 @@ class Claim:
     created_at: datetime
     attempts: int
     rescues: int
+    reread_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,13 @@ def claim_batch(session: WriteSession, *, limit: int, now: datetime, lease: time
             Conversation.created_at,
             Conversation.attempts,
             Conversation.rescues,
+            Conversation.reread_at,
         )
     )
     claims = [_to_claim(row) for row in session.execute(statement)]
     claims.sort(key=lambda claim: claim.conversation_id)
     poison = [claim for claim in claims if claim.rescues > MAX_RESCUES]
+    add_tallies(session, Counter(Tally.REREAD_KEPT for claim in poison if claim.reread_at is not None))
     for claim in poison:
         _save_failed(session, Failed(claim, "poison", f"The service died {claim.rescues} times while it had this row."))
     return [claim for claim in claims if claim.rescues <= MAX_RESCUES]
@@ -120,13 +124,13 @@ def save_outcomes(session: WriteSession, outcomes: Sequence[Outcome], *, now: da
     fenced = [outcome.claim for outcome in outcomes if outcome.claim.conversation_id not in held]
     outcomes = [outcome for outcome in outcomes if outcome.claim.conversation_id in held]
     _save_completed(session, [outcome for outcome in outcomes if isinstance(outcome, Completed)], now=now)
-    add_tallies(session, Counter(t for o in outcomes if isinstance(o, (Completed, Skipped)) for t in o.tallies))
+    add_tallies(session, Counter(tally for outcome in outcomes for tally in _tallies_of(outcome)))
     for outcome in outcomes:
         match outcome:
             case Completed():
                 pass
             case Skipped():
-                _move(session, outcome.claim, status=Status.SKIPPED, due_at=None, skip_reason=outcome.reason)
+                _end(session, outcome.claim, status=Status.SKIPPED, skip_reason=outcome.reason)
             case Failed():
                 _save_failed(session, outcome)
             case Released():
@@ -183,6 +187,7 @@ def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:
         created_at=row.created_at,
         attempts=row.attempts,
         rescues=row.rescues,
+        reread_at=row.reread_at,
     )
 
 
@@ -203,24 +208,12 @@ def _save_completed(session: WriteSession, outcomes: Sequence[Completed], *, now
     if not outcomes:
         return
     ids = [outcome.claim.conversation_id for outcome in outcomes]
-    session.execute(
-        update(Conversation)
-        .where(Conversation.id.in_(ids))
-        .values(status=Status.COMPLETED, due_at=None, raw_answer=None)
-    )
-    rows = [_insight_row(outcome, now=now) for outcome in outcomes]
-    insight_ids = session.scalars(insert(InsightRow).returning(InsightRow.id, sort_by_parameter_order=True), rows).all()
-    topics = [
-        {
-            "topic": topic,
-            "insight_id": insight_id,
-            **{name: row[name] for name in ("timestamp", "sentiment", "confidence")},
-        }
-        for row, insight_id in zip(rows, insight_ids, strict=True)
-        for topic in dict.fromkeys(row["clusters"])
-    ]
-    session.execute(insert(InsightTopic), topics)
-    count_in(session, [_countable(row) for row in rows])
+    done = {"status": Status.COMPLETED, "due_at": None, "raw_answer": None, "reread_at": None}
+    session.execute(update(Conversation).where(Conversation.id.in_(ids)).values(**done))
+    new = [outcome for outcome in outcomes if outcome.claim.reread_at is None]
+    if new:
+        add_insights(session, [_insight_row(outcome, now=now) for outcome in new])
+    _replace_insights(session, [outcome for outcome in outcomes if outcome.claim.reread_at is not None], now=now)
     _save_to_cache(session, outcomes, now=now)
 
 
@@ -243,19 +236,29 @@ def _save_to_cache(session: WriteSession, outcomes: Sequence[Completed], *, now:
         session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=newer), rows)
 
 
+def _replace_insights(session: WriteSession, outcomes: Sequence[Completed], *, now: datetime) -> None:
+    """The fence has let through only the newest reading; what a person corrected stays corrected."""
+    if not outcomes:
+        return
+    ids = [outcome.claim.conversation_id for outcome in outcomes]
+    corrections, stored = find_corrections(session, ids), find_insights(session, ids)
+    changes: list[Change] = []
+    for outcome in outcomes:
+        conversation_id, said = outcome.claim.conversation_id, _insight_row(outcome, now=now)
+        if (correction := corrections.get(conversation_id)) is not None:
+            said |= keep_correction(session, conversation_id, correction, said=said)
+        changes.append(Change(stored[conversation_id], said))
+    change_insights(session, changes)
+
+
 def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
     claim, analysis = outcome.claim, outcome.analysis
-    clusters = list(analysis.clusters)
-    score = round(analysis.sentiment_score, 4)  # whole ten-thousandths, and two decimals below: sums that never drift
     return {
         "conversation_id": claim.conversation_id,
         "timestamp": claim.timestamp,
         "text": claim.text,
         "author": claim.author,
-        "sentiment": Sentiment.of_score(score),
-        "sentiment_score": score,
-        "clusters": clusters,
-        "confidence": round(analysis.confidence, 2),
+        **judged(score=analysis.sentiment_score, confidence=analysis.confidence, clusters=analysis.clusters),
         "reasoning": analysis.reasoning,
         "grok_analysis": analysis.model_dump(mode="json", include={"summary", "language", "injection_suspected"}),
         "model": outcome.model,
@@ -263,23 +266,35 @@ def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _countable(row: Mapping[str, Any]) -> Countable:
-    return Countable.of(
-        timestamp=row["timestamp"], score=row["sentiment_score"], confidence=row["confidence"], topics=row["clusters"]
-    )
-
-
 def _save_failed(session: WriteSession, outcome: Failed) -> None:
-    _move(
+    _end(
         session,
         outcome.claim,
         status=Status.FAILED,
-        due_at=None,
         error_code=outcome.code,
         error=outcome.error,
         raw_answer=outcome.raw_answer,
         attempts=outcome.claim.attempts + int(outcome.code == "reply_invalid"),
     )
+
+
+def _end(session: WriteSession, claim: Claim, **values: Any) -> None:
+    """A row that was to be read once more and gave no new insight keeps the one it has."""
+    if claim.reread_at is not None:
+        values = {"status": Status.COMPLETED, "reread_at": None}
+    _move(session, claim, due_at=None, **values)
+
+
+def _tallies_of(outcome: Outcome) -> tuple[Tally, ...]:
+    match outcome:
+        case Completed():
+            return outcome.tallies
+        case Skipped() | Failed() if outcome.claim.reread_at is not None:
+            return (Tally.REREAD_KEPT,)
+        case Skipped():
+            return outcome.tallies
+        case Failed() | Released():
+            return ()
 
 
 def _move(session: WriteSession, claim: Claim, **values: Any) -> None:

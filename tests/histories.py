@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -12,9 +12,9 @@ from sqlalchemy import delete, select
 import store
 from database import WriteSession
 from models import Conversation, InsightCount, InsightRow
-from schemas import Analysis, ConversationIn, Sentiment
-from store import Completed, Submission
-from store.counting import Countable, count_out
+from schemas import Analysis, ConversationIn, CorrectionIn, Position, Sentiment
+from store import Completed, Step, Submission
+from store.counting import Countable
 
 HISTORIES = int(os.environ.get("HISTORIES", "1000"))  # in all: a quarter each for counts and trends, on each database
 
@@ -102,16 +102,66 @@ def draw_events(dice: random.Random, place: Place) -> list[Event]:
 
 
 def live(session: WriteSession, events: Sequence[Event], *, dice: random.Random | None = None) -> list[Event]:
-    """Store them in a few steps, in an otherwise empty database, and with dice erase some; those that are left."""
+    """Store them in a few steps, in an otherwise empty database; with dice erase, correct and read again some of them.
+
+    Returns those that are left, as they are then.
+    """
     forget(session)
     left: list[Event] = []
     for step in range(0, len(events), 5):
         added = events[step : step + 5]
         ids = _complete(session, added)
         erased = {number for number in range(len(added)) if dice is not None and dice.random() < 0.25}
-        _erase(session, [ids[number] for number in erased])
-        left += [event for number, event in enumerate(added) if number not in erased]
+        store.erase_conversations(session, [ids[number] for number in erased])
+        for number, event in enumerate(added):
+            if number not in erased:
+                left.append(event if dice is None else _think_again(session, ids[number], event, dice=dice))
     return left
+
+
+def _think_again(session: WriteSession, conversation_id: str, event: Event, *, dice: random.Random) -> Event:
+    """Any of: corrected, the correction withdrawn, read again; in any order."""
+    said, correction = event, None
+    for thought in dice.choices(["correct", "withdraw", "reread"], k=dice.choice([0, 0, 0, 1, 1, 2, 3])):
+        if thought == "correct":
+            correction = _draw_correction(dice)
+            store.correct(session, conversation_id, wanted=correction, now=NOW)
+        elif thought == "reread":
+            said = _draw_reading(dice, event.timestamp)
+            _reread(session, conversation_id, said)
+        elif correction is not None:
+            correction = None
+            store.withdraw_correction(session, conversation_id)
+    return said if correction is None else _corrected(said, correction)
+
+
+def _draw_correction(dice: random.Random) -> CorrectionIn:
+    sentiment, topic = dice.choice([None, *Sentiment]), dice.choice([None, *TOPICS])
+    if topic is None:
+        return CorrectionIn(sentiment=sentiment or Sentiment.NEUTRAL)
+    return CorrectionIn(sentiment=sentiment, topics=(topic,))
+
+
+def _draw_reading(dice: random.Random, moment: datetime) -> Event:
+    topics = tuple(dice.sample(TOPICS, dice.choice([1, 2, 3])))
+    return Event(moment, dice.choice(SCORES), dice.choice(CONFIDENCES), topics)
+
+
+def _reread(session: WriteSession, conversation_id: str, said: Event) -> None:
+    order = store.order_reanalysis(session, {}, matched=1, now=NOW)
+    step = Step(order, None, Position(said.timestamp, 1), [conversation_id])
+    assert store.requeue(session, step, now=NOW) == 1
+    [claim] = store.claim_batch(session, limit=10, now=NOW, lease=timedelta(minutes=1))
+    assert store.save_outcomes(session, [Completed(claim, _analysis_of(said), "grok-4.3")], now=NOW) == []
+
+
+def _corrected(said: Event, correction: CorrectionIn) -> Event:
+    topics = correction.topics or said.topics
+    if correction.sentiment is None:
+        return replace(said, topics=topics)
+    middle = {Sentiment.POSITIVE: 0.55, Sentiment.NEUTRAL: 0.0, Sentiment.NEGATIVE: -0.55}[correction.sentiment]
+    score = said.score if said.sentiment is correction.sentiment else middle
+    return replace(said, score=score, confidence=1.0, topics=topics)
 
 
 def forget(session: WriteSession) -> None:
@@ -138,12 +188,6 @@ def _analysis_of(event: Event) -> Analysis:
         reasoning="reasons",
         summary="summary",
     )
-
-
-def _erase(session: WriteSession, ids: Iterable[str]) -> None:
-    ids = list(ids)
-    count_out(session, countables(session, ids))
-    session.execute(delete(Conversation).where(Conversation.id.in_(ids)))
 
 
 def countables(session: WriteSession, ids: Iterable[str] | None = None) -> list[Countable]:

@@ -3,15 +3,18 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from database import Database, WriteSession
 from queries.counting import Edge, Periods, count_insights, cut, single_topics
-from schemas import InsightQuery, Sentiment
+from queries.insights import INSIGHT_COLUMNS
+from queries.paging import read_page
+from schemas import InsightFilter, InsightQuery, Position, Sentiment
 from store.counting import Countable, count_in, count_out, day_of, hour_of
 from tests.histories import (
     HISTORIES,
@@ -69,7 +72,22 @@ def check_history(session: WriteSession, *, seed: int) -> None:
         wanted = draw_wanted(dice, place)
         expected = sum(matches(event, wanted) for event in left)
         assert count(session, **wanted) == expected, (seed, wanted, left)
+        check_pages(session, wanted, left, way=dice.choice(["walk", "leap"]))
     assert counters(session) == recount(left), (seed, left)
+
+
+def check_pages(session: WriteSession, wanted: Wanted, left: Sequence[Event], *, way: Literal["walk", "leap"]) -> None:
+    """Page after page, whichever way they are found: everything that matches, newest first, nothing twice."""
+    found: list[Event] = []
+    after: Position | None = None
+    ways = (way,) * max(1, len(set(wanted.get("topic", ()))))
+    while rows := read_page(session, InsightFilter(**wanted), columns=INSIGHT_COLUMNS, limit=3, after=after, ways=ways):
+        after = Position(rows[-1].timestamp, rows[-1].id)
+        found += [Event(row.timestamp, row.sentiment_score, row.confidence, tuple(row.clusters)) for row in rows]
+    kept = [replace(event, score=round(event.score, 4), confidence=event.kept_confidence) for event in left]
+    expected = [event for event in kept if matches(event, wanted)]
+    assert [event.timestamp for event in found] == sorted((e.timestamp for e in expected), reverse=True), wanted
+    assert Counter(found) == Counter(expected), wanted
 
 
 def recount(events: Sequence[Event]) -> dict[tuple[str, str, str, int, int], tuple[int, int, int]]:
@@ -84,7 +102,8 @@ def recount(events: Sequence[Event]) -> dict[tuple[str, str, str, int, int], tup
         sets = ["+".join(sorted(event.topics))] if len(event.topics) > 1 else []
         keys = [("hour", topic, event.sentiment.value, -1, int(seconds // 3_600)) for topic in topics]
         for topic in topics + sets:
-            keys += [("day", topic, event.sentiment.value, each, int(seconds // 86_400)) for each in (-1, confidence)]
+            day, each = int(seconds // 86_400), (-1, -2 - confidence // 10, confidence)
+            keys += [("day", topic, event.sentiment.value, one, day) for one in each]
         sums.update(keys)
         for key in keys:
             scores[key] += score
@@ -150,7 +169,7 @@ async def test_insights_of_one_hour_share_their_counters(database: Database) -> 
 
     found = await database.write(counters)
 
-    assert len(found) == 3 + 2 * 4  # by hour all and two topics; by day the set too, each with its confidence
+    assert len(found) == 3 + 3 * 4  # by hour all and two topics; by day the set too, each with confidence and tenth
     assert set(found.values()) == {(50, -250_000, 4_500)}
 
 

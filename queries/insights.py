@@ -1,0 +1,95 @@
+"""Insights as clients see them: a page, the next rows of a file, and those that are to be read again."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from answers import GrokAnalysis, Insight, InsightPage
+from database import ReadSession
+from models import InsightRow
+from queries.facets import count_facets
+from queries.paging import count_matches, read_page
+from queries.searching import snippets
+from schemas import InsightFilter, InsightQuery, Position
+
+ANALYSIS_COLUMNS = (
+    InsightRow.sentiment_score,
+    InsightRow.sentiment,
+    InsightRow.clusters,
+    InsightRow.confidence,
+    InsightRow.reasoning,
+    InsightRow.grok_analysis,
+    InsightRow.model,
+    InsightRow.corrected_at,
+)
+INSIGHT_COLUMNS = (
+    InsightRow.id,
+    InsightRow.conversation_id,
+    InsightRow.timestamp,
+    InsightRow.text,
+    InsightRow.author,
+    *ANALYSIS_COLUMNS,
+)
+
+
+def find_insights(session: ReadSession, query: InsightQuery) -> InsightPage:
+    """A page of insights, newest first, and how many there are in all."""
+    rows = read_page(session, query, columns=INSIGHT_COLUMNS, limit=query.limit + 1, after=query.cursor)
+    page = rows[: query.limit]
+    last = _position(page[-1]) if len(rows) > query.limit else None
+    answer: InsightPage = {
+        "insights": [to_insight(row) for row in page],
+        "metadata": {
+            "total_count": count_matches(session, query),
+            "returned_count": len(page),
+            "start_time": query.start_time,
+            "end_time": query.end_time,
+            "next_cursor": None if last is None else last.encode(),
+        },
+    }
+    if query.q is not None:
+        found = snippets(session, query.q, [row.id for row in page])
+        for row, insight in zip(page, answer["insights"], strict=True):
+            insight["snippet"] = found[row.id]
+    if query.facet:
+        answer["facets"] = count_facets(session, query)
+    return answer
+
+
+def next_insights(
+    session: ReadSession, wanted: InsightFilter, *, after: Position | None, limit: int
+) -> tuple[list[Insight], Position | None]:
+    """The next insights past `after`, and where they end; None with the last of them."""
+    rows = read_page(session, wanted, columns=INSIGHT_COLUMNS, limit=limit, after=after)
+    return [to_insight(row) for row in rows], _position(rows[-1]) if len(rows) == limit else None
+
+
+def to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
+    """From a row of INSIGHT_COLUMNS."""
+    return {
+        "conversation_id": row.conversation_id,
+        "timestamp": row.timestamp,
+        "text": row.text,
+        "author": row.author,
+        "grok_analysis": to_analysis(row),
+    }
+
+
+def to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
+    """From a row of ANALYSIS_COLUMNS."""
+    return {
+        "sentiment_score": row.sentiment_score,
+        "sentiment": row.sentiment,
+        "clusters": row.clusters,
+        "confidence": row.confidence,
+        "reasoning": row.reasoning,
+        "summary": row.grok_analysis.get("summary", ""),
+        "language": row.grok_analysis.get("language", "und"),
+        "model": row.model,
+        "injection_suspected": row.grok_analysis.get("injection_suspected", False),
+        "corrected": row.corrected_at is not None,
+    }
+
+
+def _position(row: Row[*tuple[Any, ...]]) -> Position:
+    return Position(row.timestamp, row.id)

@@ -1,0 +1,64 @@
+"""Erase conversations with every trace they left: insight, topics, counters, words, correction, kept answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, union
+from sqlalchemy import text as sql
+
+from database import WriteSession
+from models import CachedAnalysis, Conversation, CorrectionRow, InsightRow
+from store.accepting import first_id_of
+from store.counting import count_out
+from store.insights import find_insights
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many rows went, by what they were."""
+
+    conversations: int = 0
+    insights: int = 0
+    corrections: int = 0
+    cached_analyses: int = 0
+
+    def and_also(self, more: "Erased") -> "Erased":
+        return Erased(
+            self.conversations + more.conversations,
+            self.insights + more.insights,
+            self.corrections + more.corrections,
+            self.cached_analyses + more.cached_analyses,
+        )
+
+
+def erase_conversations(session: WriteSession, conversation_ids: Sequence[str]) -> Erased:
+    """Those that are there. One in a worker's hands goes too: the fence refuses what the worker then brings.
+
+    The rows that refer to a conversation go with it (ON DELETE CASCADE), and the words of its text by trigger.
+    """
+    insights = find_insights(session, conversation_ids)
+    count_out(session, [insight.countable for insight in insights.values()])
+    corrections = select(func.count()).where(CorrectionRow.conversation_id.in_(conversation_ids))
+    cached = select(func.count()).where(CachedAnalysis.conversation_id.in_(conversation_ids))
+    kept = session.scalar(corrections) or 0, session.scalar(cached) or 0
+    gone = session.execute(delete(Conversation).where(Conversation.id.in_(conversation_ids))).rowcount
+    return Erased(gone, len(insights), *kept)
+
+
+def ids_of_author(session: WriteSession, author: str, *, limit: int) -> Sequence[str]:
+    """Up to so many conversations of an author, found without a scan.
+
+    The authors' index of insights has what was read; what waits and what was set aside is few rows with indexes.
+    """
+    waits, set_aside = Conversation.due_at.is_not(None), sql("status IN ('failed', 'skipped')")
+    read = select(InsightRow.conversation_id.label("id")).where(InsightRow.author == author).limit(limit)
+    others = [select(Conversation.id).where(Conversation.author == author, kind) for kind in (waits, set_aside)]
+    parts = [part.limit(limit).subquery().select() for part in (read, *others)]
+    return session.scalars(union(*parts).limit(limit)).all()
+
+
+def ids_accepted_before(session: WriteSession, moment: datetime, *, limit: int) -> Sequence[str]:
+    """Oldest first; ids begin with the time, so that no other index is needed."""
+    statement = select(Conversation.id).where(Conversation.id < first_id_of(moment))
+    return session.scalars(statement.order_by(Conversation.id).limit(limit)).all()

@@ -1,0 +1,127 @@
+"""Insights with their topics and counters: added and changed together, by nobody else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from database import WriteSession
+from models import InsightRow, InsightTopic
+from schemas import Sentiment
+from store.counting import Countable, count_in, count_out
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInsight:
+    """What of an insight is counted, and where it is."""
+
+    insight_id: int
+    conversation_id: str
+    timestamp: datetime
+    score: float
+    confidence: float
+    clusters: tuple[str, ...]
+
+    @property
+    def countable(self) -> Countable:
+        return Countable.of(
+            timestamp=self.timestamp, score=self.score, confidence=self.confidence, topics=self.clusters
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An insight as it is, and the columns that are to be otherwise; score and confidence are rounded as kept."""
+
+    stored: StoredInsight
+    values: Mapping[str, Any]
+
+
+def judged(*, score: float, confidence: float, clusters: Iterable[str]) -> dict[str, Any]:
+    """The columns that say what a conversation is about, rounded so that their sums never drift."""
+    kept = round(score, 4)
+    return {
+        "sentiment": Sentiment.of_score(kept),
+        "sentiment_score": kept,
+        "clusters": list(clusters),
+        "confidence": round(confidence, 2),
+    }
+
+
+def add_insights(session: WriteSession, rows: Sequence[dict[str, Any]]) -> None:
+    ids = session.scalars(insert(InsightRow).returning(InsightRow.id, sort_by_parameter_order=True), rows).all()
+    stored = [_stored(insight_id, row) for insight_id, row in zip(ids, rows, strict=True)]
+    _add_topics(session, stored)
+    count_in(session, [one.countable for one in stored])
+
+
+def find_insights(session: WriteSession, conversation_ids: Iterable[str]) -> dict[str, StoredInsight]:
+    """By conversation, locked until the commit: who counts them out must be the only one."""
+    columns = (
+        InsightRow.id,
+        InsightRow.conversation_id,
+        InsightRow.timestamp,
+        InsightRow.sentiment_score,
+        InsightRow.confidence,
+        InsightRow.clusters,
+    )
+    statement = select(*columns).where(InsightRow.conversation_id.in_(conversation_ids)).with_for_update()
+    rows = session.execute(statement.order_by(InsightRow.id)).mappings()
+    return {row["conversation_id"]: _stored(row["id"], row) for row in rows}
+
+
+def change_insights(session: WriteSession, changes: Sequence[Change]) -> None:
+    """In place: the insight keeps its id, its time and its text."""
+    if not changes:
+        return
+    count_out(session, [change.stored.countable for change in changes])
+    ids = [change.stored.insight_id for change in changes]
+    session.execute(delete(InsightTopic).where(InsightTopic.insight_id.in_(ids)))
+    for change in changes:
+        session.execute(update(InsightRow).where(InsightRow.id == change.stored.insight_id).values(**change.values))
+    changed = [_changed(change) for change in changes]
+    _add_topics(session, changed)
+    count_in(session, [one.countable for one in changed])
+
+
+def _add_topics(session: WriteSession, insights: Iterable[StoredInsight]) -> None:
+    rows = [
+        {
+            "topic": topic,
+            "timestamp": insight.timestamp,
+            "insight_id": insight.insight_id,
+            "sentiment": Sentiment.of_score(insight.score),
+            "confidence": insight.confidence,
+        }
+        for insight in insights
+        for topic in dict.fromkeys(insight.clusters)
+    ]
+    session.execute(insert(InsightTopic), rows)
+
+
+def _stored(insight_id: int, row: Mapping[Any, Any]) -> StoredInsight:
+    return StoredInsight(
+        insight_id,
+        row["conversation_id"],
+        row["timestamp"],
+        row["sentiment_score"],
+        row["confidence"],
+        tuple(row["clusters"]),
+    )
+
+
+def _changed(change: Change) -> StoredInsight:
+    stored = change.stored
+    return _stored(
+        stored.insight_id,
+        {
+            "conversation_id": stored.conversation_id,
+            "timestamp": stored.timestamp,
+            "sentiment_score": stored.score,
+            "confidence": stored.confidence,
+            "clusters": stored.clusters,
+            **change.values,
+        },
+    )
