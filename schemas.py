@@ -215,6 +215,14 @@ class InsightQuery(_Wire):
         return self
 
 
+class EventQuery(_Wire):
+    """Which new insights a live stream tells."""
+
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    sentiment: Sentiment | None = None
+    topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
+
+
 class TrendsQuery(_Wire):
     """Over which time, in which buckets; `start_time` and `end_time` go before `days`."""
 

@@ -1,6 +1,7 @@
 """What the API answers, shape by shape; TypedDicts, because answers are built once and serialised once."""
 
 from answers.conversations import Accepted, BulkAccepted, BulkItemResult, Conversation, ConversationPage, Retried
+from answers.events import LiveStatus, SkippedInsights, StreamEnd
 from answers.insights import GrokAnalysis, Insight, InsightPage
 from answers.operations import (
     Budget,
@@ -34,6 +35,7 @@ __all__ = [
     "Health",
     "Insight",
     "InsightPage",
+    "LiveStatus",
     "Period",
     "Problem",
     "Quality",
@@ -43,7 +45,9 @@ __all__ = [
     "Saved",
     "Savings",
     "Share",
+    "SkippedInsights",
     "Spending",
+    "StreamEnd",
     "Summary",
     "TopicTrend",
     "Totals",

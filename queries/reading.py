@@ -39,7 +39,7 @@ _ANALYSIS_COLUMNS = (
     InsightRow.grok_analysis,
     InsightRow.model,
 )
-_INSIGHT_COLUMNS = (
+INSIGHT_COLUMNS = (
     InsightRow.id,
     InsightRow.conversation_id,
     InsightRow.timestamp,
@@ -79,7 +79,7 @@ def find_insights(session: ReadSession, query: InsightQuery) -> InsightPage:
     """A page of insights, newest first, and how many there are in all."""
     wanted = _wanted(query)
     statement = (
-        select(*_INSIGHT_COLUMNS)
+        select(*INSIGHT_COLUMNS)
         .where(*wanted)
         .order_by(InsightRow.timestamp.desc(), InsightRow.id.desc())
         .limit(query.limit + 1)
@@ -90,7 +90,7 @@ def find_insights(session: ReadSession, query: InsightQuery) -> InsightPage:
     page = rows[: query.limit]
     last = Position(page[-1].timestamp, page[-1].id) if len(rows) > query.limit else None
     return {
-        "insights": [_to_insight(row) for row in page],
+        "insights": [to_insight(row) for row in page],
         "metadata": {
             "total_count": _count(session, query, wanted),
             "returned_count": len(page),
@@ -203,7 +203,7 @@ def _to_conversation(row: Row[*tuple[Any, ...]]) -> ConversationAnswer:
     }
 
 
-def _to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
+def to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
     return {
         "conversation_id": row.conversation_id,
         "timestamp": row.timestamp,
