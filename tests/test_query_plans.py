@@ -13,7 +13,7 @@ import queries
 import store
 from database import ReadSession, WriteSession, parse_database_url
 from models import Base
-from schemas import ConversationIn, ConversationQuery, InsightQuery, Position, Sentiment, Status
+from schemas import ConversationIn, ConversationQuery, EventQuery, InsightQuery, Position, Sentiment, Status
 from store import Claim, Idempotency, Reservation, Settlement, Submission
 from store.counting import hour_of
 
@@ -35,6 +35,7 @@ SQLITE_NAMES = {
     "sqlite_autoindex_insights_1": "uq_insights_conversation_id",
     "insight_topics USING PRIMARY KEY": "insight_topics USING pk_insight_topics",
     "insight_counts USING PRIMARY KEY": "insight_counts USING pk_insight_counts",
+    "insights USING INTEGER PRIMARY KEY": "insights USING pk_insights",
     "analysis_cache USING PRIMARY KEY": "analysis_cache USING pk_analysis_cache",
     "grok_calls USING INTEGER PRIMARY KEY": "grok_calls USING pk_grok_calls",
 }
@@ -180,6 +181,10 @@ def conversations(**wanted: Any) -> Callable[[WriteSession], Any]:
     return partial(queries.list_conversations, query=ConversationQuery(**wanted))
 
 
+def follow(**wanted: Any) -> Callable[[WriteSession], Any]:
+    return partial(queries.follow_insights, query=EventQuery(**wanted), after=ROWS - 500, now=FIRST)
+
+
 LATER = FIRST + timedelta(days=2)
 DAY = {"start_time": MIDDLE, "end_time": MIDDLE + timedelta(minutes=5)}
 IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
@@ -267,6 +272,12 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
             partial(store.settle_call, number=100, settlement=Settlement(), now=FIRST + timedelta(seconds=70)),
             ["pk_grok_calls", "ix_grok_calls_called_at"],
             id="settle a call",
+        ),
+        pytest.param(follow(), ["pk_insights"], id="what is new"),
+        pytest.param(
+            follow(topic=["topic 7"], sentiment=Sentiment.NEGATIVE),
+            ["pk_insights", "pk_insight_topics"],
+            id="what is new of a topic",
         ),
     ],
 )
