@@ -23,7 +23,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
-        self._open = 0
+        self.open_count = 0
         self._reading = asyncio.Lock()
         self._status: LiveStatus | None = None
         self._read_at = 0.0
@@ -45,16 +45,16 @@ class Streams:
         """Raises: Draining once they have ended, Overloaded when every place is taken."""
         if self.ended:
             raise Draining
-        if self._open >= MOST_STREAMS:
+        if self.open_count >= MOST_STREAMS:
             raise Overloaded(
                 f"{MOST_STREAMS} streams are open, and no more are served; connect again after the wait.",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        self._open += 1
+        self.open_count += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self.open_count -= 1
 
     async def share_status(self, read: Callable[[], Awaitable[LiveStatus]]) -> LiveStatus:
         """What some stream has read just now: counting a long queue once serves them all."""
@@ -66,18 +66,21 @@ class Streams:
 
 
 class EventStream(StreamingResponse):
-    """Holds a place while it is sent; a client that goes away is noticed at once, one that stalls in half a minute."""
+    """Holds a place while it is sent; who goes away is noticed at once, who stalls after `patience_s`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], streams: Streams) -> None:
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], streams: Streams, *, patience_s: float = _PATIENCE_S
+    ) -> None:
         # the second keeps nginx from collecting events until its buffer is full
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._streams = streams
+        self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 await send(message)
 
         with self._streams.place(), suppress(TimeoutError):

@@ -1,11 +1,12 @@
 """The live stream over a real socket: what is told, where it goes on, who finds no place, and how it ends."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, cast
 import httpx2
 import jsonschema
 import pytest
+from starlette.types import Message
 
 from database import Database, ReadSession
 from errors import DatabaseBusy
 from routes import State, Streams
 from routes.events import Feed
-from routes.streams import MOST_STREAMS
+from routes.streams import MOST_STREAMS, EventStream
 from schemas import EventQuery
 from tests.fake_xai import running_fake_xai
 from tests.harness import ROOT, Json, Service, post_one, running_app, running_service, wait_until
@@ -363,6 +365,19 @@ def is_ready(service: Service) -> bool:
         return False
 
 
+class HastyStreams(Streams):
+    """Turn follows turn without a rest; after so many they end."""
+
+    def __init__(self, *, turns: int) -> None:
+        super().__init__()
+        self.turns_left = turns
+
+    async def rest(self, seconds: float) -> None:
+        self.turns_left -= 1
+        if seconds > 0 and self.turns_left == 0:
+            self.end()
+
+
 class ForgetfulDatabase(Database):
     """Does not answer the first reads."""
 
@@ -375,21 +390,45 @@ class ForgetfulDatabase(Database):
         return await super().read(unit)
 
 
-async def test_a_database_that_does_not_answer_for_a_while_ends_no_stream(tmp_path: Path) -> None:
+async def hear(folder: Path, **changes: Any) -> list[bytes]:
+    """The first line of all that a stream of an idle service tells, which shares this instead."""
     shared: list[Json] = []
+
+    def change(state: Json) -> Json:
+        shared.append({**state, **changes})
+        return state
+
+    async with running_app(folder, change_state=change):
+        feed = Feed(cast("State", shared[0]), EventQuery(), position=0)
+        return [event.split(b"\n")[0] async for event in feed.events()]
+
+
+async def test_a_silent_stream_shows_now_and_then_that_it_is_there(tmp_path: Path) -> None:
+    told = await hear(tmp_path, streams=HastyStreams(turns=31))
+
+    assert told == [b"retry: 2000", b"event: status", b": still here", b": still here", b"event: end"]
+
+
+async def test_a_database_that_does_not_answer_for_a_while_ends_no_stream(tmp_path: Path) -> None:
     forgetful = ForgetfulDatabase.connect(f"sqlite:///{tmp_path / 'other.db'}")
     await forgetful.open()
 
-    def change(state: Json) -> Json:
-        shared.append({**state, "database": forgetful, "streams": Streams()})
-        return state
-
-    async with running_app(tmp_path, change_state=change):
-        [state] = shared
-        events = Feed(cast("State", state), EventQuery(), position=0).events()
-        told = [await anext(events), await anext(events)]
-        state["streams"].end()
-        told += [event async for event in events]
+    told = await hear(tmp_path, streams=HastyStreams(turns=4), database=forgetful)
 
     await forgetful.close()
-    assert [event.split(b"\n")[0] for event in told] == [b"retry: 2000", b"event: status", b"event: end"]
+    assert told == [b"retry: 2000", b"event: status", b"event: end"]
+
+
+async def test_a_client_that_stalls_loses_its_place(tmp_path: Path) -> None:
+    streams = Streams()
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield b"retry: 2000\n\n"
+
+    async def never(*_message: Message) -> Any:
+        await asyncio.Event().wait()
+
+    stream = EventStream(events(), streams, patience_s=0.01)
+    await stream({"type": "http"}, never, never)
+
+    assert streams.open_count == 0
