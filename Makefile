@@ -28,7 +28,7 @@ run: .venv/.runtime ## Start the service (PORT=8000; settings from the environme
 	@exec $(PY) main.py
 
 dev: .venv/.development ## Start the service and reload it on change (PORT=8000)
-	@exec $(PY) -m uvicorn --factory main:create_app --reload --host "$${HOST:-127.0.0.1}" --port "$${PORT:-8000}" --no-access-log
+	@exec $(PY) -m uvicorn --factory main:create_app --reload --host "$${HOST:-127.0.0.1}" --port "$${PORT:-8000}" --no-access-log --timeout-graceful-shutdown 1
 
 demo: .venv/.runtime ## See it work: load a sample, print insights (CSV=path for your own, DEMO_EXIT=1 to end)
 	@exec $(PY) demo.py

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import ipaddress
+import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import ValidationError
+from uvicorn.config import STARTUP_FAILURE
 
 import routes
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits
@@ -46,11 +49,11 @@ _KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10
 _GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, streams: routes.Streams | None = None) -> FastAPI:
     """The service. Raises: ValueError, with a sentence for the user, when a setting cannot be used."""
     settings = settings or Settings()
     configure_logging("DEBUG" if settings.debug else settings.log_level, environment=settings.environment)
-    parts = Parts.of(settings)
+    parts = Parts.of(settings, streams=streams)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[routes.State, None]:
@@ -75,15 +78,17 @@ class Parts:
     metrics: Metrics
     topics: tuple[Topic, ...]
     prices: PriceList
+    streams: routes.Streams
 
     @classmethod
-    def of(cls, settings: Settings) -> "Parts":
+    def of(cls, settings: Settings, *, streams: routes.Streams | None = None) -> "Parts":
         """Raises: ValueError, when a file or the database's address cannot be used."""
         return cls(
             Database.connect(settings.database_url),
             Metrics(),
             load_topics(settings.topics_file or TOPICS_PATH),
             PriceList.load(settings.prices_file or PRICES_PATH, usd_per_1k_tokens=settings.grok_cost_per_1k),
+            streams or routes.Streams(),
         )
 
     def local_analyzer(self) -> LocalAnalyzer:
@@ -113,6 +118,7 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "key_check": key_check,
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
+        "streams": parts.streams,
         "budget_usd": settings.grok_daily_budget_usd,
     }
     try:
@@ -244,7 +250,8 @@ def main() -> None:
     try:
         check_env_file()
         settings = Settings()
-        app = create_app(settings)
+        streams = routes.Streams()
+        app = create_app(settings, streams=streams)
     except ValidationError as error:
         sys.exit(_refuse(describe_problems(error)))
     except (TopicsInvalid, PricesInvalid, ValueError) as error:
@@ -256,7 +263,7 @@ def main() -> None:
         sys.exit(3)
     gc.collect()
     gc.freeze()  # modules live as long as the process; walking them took 50 ms several times a second under load
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -266,6 +273,28 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    _run(Server(config, streams))
+
+
+class Server(uvicorn.Server):
+    """Ends the event streams first: uvicorn waits for every open answer, and these end at no other word."""
+
+    def __init__(self, config: uvicorn.Config, streams: routes.Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.end()
+        await super().shutdown(sockets)
+
+
+def _run(server: Server) -> None:
+    """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 async def _check_database(url: str) -> None:

@@ -309,6 +309,14 @@ class ReanalysisQuery(InsightFilter):
     dry_run: bool = Field(default=False, description="Only say how many conversations it is, and what it would cost.")
 
 
+class EventQuery(_Wire):
+    """Which new insights a live stream tells."""
+
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    sentiment: Sentiment | None = None
+    topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
+
+
 class TrendsQuery(_Wire):
     """Over which time, in which buckets; `start_time` and `end_time` go before `days`."""
 

@@ -121,9 +121,11 @@ class Metrics:
             "insights_processing_queue_depth", "Conversations that wait or are being analyzed.", registry=r
         )
 
-    def count_request(self, *, method: str, route: str, status: int, seconds: float) -> None:
+    def count_request(self, *, method: str, route: str, status: int, seconds: float | None) -> None:
+        """`seconds` is None for a stream: it lasts as long as its client likes."""
         self._requests.labels(method, route, str(status)).inc()
-        self._request_latency.labels(route).observe(seconds)
+        if seconds is not None:
+            self._request_latency.labels(route).observe(seconds)
 
     @contextmanager
     def time_call(self) -> Generator[None, None, None]:

@@ -213,6 +213,14 @@ for query in 'days=0' 'days=367' 'bucket=week' 'tz=Mars/Base' 'start_time=2025-0
   holds '"error":"invalid_schema"'
 done
 
+# Live
+words='GET two seconds of the live stream' status='' body=''
+curl --silent --no-buffer --noproxy '*' --max-time 2 "${key[@]}" -H 'Last-Event-ID: 0' "$url/api/v1/events" >"$work/body" # no end of its own
+holds 'retry: 2000' 'event: status' '"worker_running":' 'event: insight' '"grok_analysis":{'
+passed=$((passed + 1))
+echo "ok    $words"
+expect 'GET the live stream after an event that is none' 400 GET /api/v1/events -H 'Last-Event-ID: yesterday'
+
 # The operator's view
 expect 'GET the summary' 200 GET /status/summary
 holds '"counts":{' '"breaker":"' '"cost_usd":' '"budget":{' '"savings":{' '"canary_agreement":{'

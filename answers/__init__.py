@@ -1,6 +1,7 @@
 """What the API answers, shape by shape; TypedDicts, because answers are built once and serialised once."""
 
 from answers.conversations import Accepted, BulkAccepted, BulkItemResult, Conversation, ConversationPage, Retried
+from answers.events import LiveStatus, SkippedInsights, StreamEnd
 from answers.insights import FacetValue, GrokAnalysis, Insight, InsightPage
 from answers.operations import (
     Budget,
@@ -35,6 +36,7 @@ __all__ = [
     "Health",
     "Insight",
     "InsightPage",
+    "LiveStatus",
     "Period",
     "Problem",
     "Quality",
@@ -44,7 +46,9 @@ __all__ = [
     "Saved",
     "Savings",
     "Share",
+    "SkippedInsights",
     "Spending",
+    "StreamEnd",
     "Summary",
     "TopicTrend",
     "Totals",

@@ -2,5 +2,6 @@
 
 from routes.application import ROUTERS, make_application
 from routes.shared import State
+from routes.streams import Streams
 
-__all__ = ["ROUTERS", "State", "make_application"]
+__all__ = ["ROUTERS", "State", "Streams", "make_application"]

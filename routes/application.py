@@ -16,12 +16,13 @@ from starlette.types import Scope
 from errors import InsightsError, InvalidSchema, MethodNotAllowed, NotFound
 from problems import MEDIA_TYPE, invalid_schema, to_body
 from routes.conversations import conversations
+from routes.events import events
 from routes.insights import insights
 from routes.operations import operations
 from routes.shared import State
 from routes.taking_in import taking_in
 
-ROUTERS = (taking_in, conversations, insights, operations)
+ROUTERS = (taking_in, conversations, insights, events, operations)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 

@@ -14,6 +14,7 @@ from intake import Intake
 from lane import Lane
 from rate_limiter import FairLimiter
 from reader import PackSize
+from routes.streams import Streams
 from telemetry import Metrics
 
 
@@ -31,6 +32,7 @@ class State(TypedDict):
     key_check: KeyCheck
     pack_size: PackSize
     metrics: Metrics
+    streams: Streams
     budget_usd: float | None
 
 

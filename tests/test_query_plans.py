@@ -17,6 +17,7 @@ from queries.paging import read_page
 from schemas import (
     ConversationIn,
     ConversationQuery,
+    EventQuery,
     InsightFilter,
     InsightQuery,
     Position,
@@ -44,6 +45,7 @@ SQLITE_NAMES = {
     "sqlite_autoindex_insights_1": "uq_insights_conversation_id",
     "insight_topics USING PRIMARY KEY": "insight_topics USING pk_insight_topics",
     "insight_counts USING PRIMARY KEY": "insight_counts USING pk_insight_counts",
+    "insights USING INTEGER PRIMARY KEY": "insights USING pk_insights",
     "analysis_cache USING PRIMARY KEY": "analysis_cache USING pk_analysis_cache",
     "grok_calls USING INTEGER PRIMARY KEY": "grok_calls USING pk_grok_calls",
 }
@@ -197,6 +199,10 @@ def conversations(**wanted: Any) -> Callable[[WriteSession], Any]:
     return partial(queries.list_conversations, query=ConversationQuery(**wanted))
 
 
+def follow(**wanted: Any) -> Callable[[WriteSession], Any]:
+    return partial(queries.follow_insights, query=EventQuery(**wanted), after=ROWS - 500, now=FIRST)
+
+
 LATER = FIRST + timedelta(days=2)
 DAY = {"start_time": MIDDLE, "end_time": MIDDLE + timedelta(minutes=5)}
 IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
@@ -282,6 +288,12 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
             partial(store.settle_call, number=100, settlement=Settlement(), now=FIRST + timedelta(seconds=70)),
             ["pk_grok_calls", "ix_grok_calls_called_at"],
             id="settle a call",
+        ),
+        pytest.param(follow(), ["pk_insights"], id="what is new"),
+        pytest.param(
+            follow(topic=["topic 7"], sentiment=Sentiment.NEGATIVE),
+            ["pk_insights", "pk_insight_topics"],
+            id="what is new of a topic",
         ),
     ],
 )
