@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
 import routes
-from account import FreeCalls, KeyCheck, Ledger, SpendingLimits
+from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
 from database import Database
@@ -39,6 +39,7 @@ from reader import PackLimits, PackSize, Reader, ReaderPolicy
 from settings import Settings, check_env_file, describe_problems
 from telemetry import Metrics, configure_logging, get_logger
 from topics import TOPICS_PATH, Topic, TopicsInvalid, load_topics, topic_patterns
+from upkeep import Upkeep
 from xai import PRICES_PATH, PriceList, PricesInvalid
 
 log = get_logger()
@@ -103,14 +104,21 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     processor = build_processor(settings, parts, reader)
     model = model_of(settings)
     key_check = KeyCheck(client, parts.prices, model=model, needed=settings.effective_grok_mode == "real")
+    upkeep = build_upkeep(settings, parts, reader=reader, processor=processor)
     worker = asyncio.create_task(processor.run(), name="processor")
-    checking = asyncio.create_task(key_check.watch(), name="key-check")
+    beside = [
+        asyncio.create_task(key_check.watch(), name="key-check"),
+        asyncio.create_task(upkeep.run(), name="upkeep"),
+    ]
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
     state: routes.State = {
         "database": parts.database,
         "intake": Intake(parts.database, now=now, on_accepted=processor.wake),
         "processor": processor,
-        "retry_limiter": FairLimiter(10, window_s=60, monotonic=time.monotonic),
+        "expensive_limiter": FairLimiter(10, window_s=60, monotonic=time.monotonic),
+        "upkeep": upkeep,
+        "files": routes.Files(parts.database),
+        "ticks_of_one": ticks_of_one(parts.prices, model),
         "grok_mode": settings.effective_grok_mode,
         "grok_model": model,
         "worker_running": lambda: not worker.done(),
@@ -119,16 +127,19 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
         "streams": parts.streams,
+        "topics": parts.topics,
         "budget_usd": settings.grok_daily_budget_usd,
     }
     try:
         yield state
     finally:
-        checking.cancel()
         processor.stop()
-        await asyncio.wait([checking, worker])
-        if not checking.cancelled() and (error := checking.exception()) is not None:
-            log.error("key_check_failed", exc_info=error)
+        for task in beside:
+            task.cancel()
+        await asyncio.wait([*beside, worker])
+        for task in beside:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("task_died", task=task.get_name(), exc_info=error)
         await worker
 
 
@@ -238,6 +249,16 @@ def build_processor(settings: Settings, parts: Parts, reader: Reader) -> BatchPr
         queue_lock=QueueLock(parts.database.file) if parts.database.file else None,
         metrics=parts.metrics,
         now=now,
+    )
+
+
+def build_upkeep(settings: Settings, parts: Parts, *, reader: Reader, processor: BatchProcessor) -> Upkeep:
+    return Upkeep(
+        parts.database,
+        retention=None if settings.retention_days is None else timedelta(days=settings.retention_days),
+        now=now,
+        on_requeued=processor.wake,
+        on_erased=reader.forget_answers,
     )
 
 

@@ -350,6 +350,16 @@ class ConversationQuery(_Wire):
     )
 
 
+class ErasureQuery(_Wire):
+    """Whose conversations to erase; nobody's is no default."""
+
+    author: Name
+
+
+class QualityQuery(_Wire):
+    model: Name | None = Field(default=None, description="Only what this model read.", examples=["grok-4.3"])
+
+
 class RetryQuery(_Wire):
     status: Literal["failed"] = "failed"
 

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
         default=10, ge=0.1, le=3600, description="How long an open breaker waits before it probes, in seconds."
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="Unusable answers after which a row is failed.")
+    retention_days: float | None = Field(
+        default=None, gt=0, le=36_500, description="Days for which conversations are kept once taken in; then erased."
+    )
     topics_file: Path | None = Field(
         default=None, description="The topics and their patterns. Default: topics.yaml beside the service."
     )

@@ -131,9 +131,7 @@ class Ledger:
         return self._prices.most_ticks(call.model, prompt_bytes=call.prompt_bytes, output_tokens=call.output_tokens)
 
     def _refusal(self, wanted: Reservation, answer: BudgetReached) -> GrokBudgetReached | GrokTooDear:
-        small = self._prices.most_ticks(
-            wanted.model, prompt_bytes=_SMALL_PROMPT_BYTES, output_tokens=_SMALL_OUTPUT_TOKENS
-        )
+        small = ticks_of_one(self._prices, wanted.model)
         usd = f"{wanted.most_ticks / TICKS_PER_USD:.4f}"
         too_dear_for_ever = wanted.budget_ticks is not None and wanted.most_ticks > wanted.budget_ticks
         if answer.for_today and wanted.conversations > 1:
@@ -154,6 +152,11 @@ class Ledger:
 
     def _until_midnight_s(self) -> int:
         return int((next_midnight(self._now()) - self._now()).total_seconds()) + 1
+
+
+def ticks_of_one(prices: PriceList, model: str) -> int:
+    """The most that reading one tweet alone costs."""
+    return prices.most_ticks(model, prompt_bytes=_SMALL_PROMPT_BYTES, output_tokens=_SMALL_OUTPUT_TOKENS)
 
 
 class FreeCalls:

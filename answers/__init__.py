@@ -18,7 +18,9 @@ from answers.operations import (
     Summary,
 )
 from answers.problem import Problem
+from answers.quality import CalibrationBin, QualityReport, Ratio, SentimentQuality, TopicQuality
 from answers.trends import Bucket, Feelings, Period, TopicTrend, Totals, Trends
+from answers.upkeep import Correction, Erasure, Estimate, Reanalyses, Reanalysis, ReanalysisAccepted
 
 __all__ = [
     "Accepted",
@@ -26,9 +28,13 @@ __all__ = [
     "Budget",
     "BulkAccepted",
     "BulkItemResult",
+    "CalibrationBin",
     "Conversation",
     "ConversationPage",
+    "Correction",
     "DayOfModel",
+    "Erasure",
+    "Estimate",
     "FacetValue",
     "Feelings",
     "Grok",
@@ -40,16 +46,23 @@ __all__ = [
     "Period",
     "Problem",
     "Quality",
+    "QualityReport",
     "Queue",
+    "Ratio",
     "Ready",
+    "Reanalyses",
+    "Reanalysis",
+    "ReanalysisAccepted",
     "Retried",
     "Saved",
     "Savings",
+    "SentimentQuality",
     "Share",
     "SkippedInsights",
     "Spending",
     "StreamEnd",
     "Summary",
+    "TopicQuality",
     "TopicTrend",
     "Totals",
     "Trends",

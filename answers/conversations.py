@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from answers.insights import GrokAnalysis
+from answers.upkeep import Correction
 
 
 class Accepted(TypedDict):
@@ -31,7 +32,10 @@ class BulkAccepted(TypedDict):
 
 
 class Conversation(TypedDict):
-    """A stored conversation; `error` when it failed, `skip_reason` when skipped, `insight` when there is one."""
+    """A stored conversation; `error` when it failed, `skip_reason` when skipped, `insight` when there is one.
+
+    `correction`, with one conversation alone: what a person said of it, and what the model had said.
+    """
 
     conversation_id: str
     status: str
@@ -46,6 +50,7 @@ class Conversation(TypedDict):
     error_code: str | None
     skip_reason: str | None
     insight: NotRequired[GrokAnalysis | None]
+    correction: NotRequired[Correction]
 
 
 class ConversationPageMetadata(TypedDict):

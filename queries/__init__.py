@@ -3,32 +3,52 @@
 from queries.following import Followed, LiveCounts, count_live, follow_insights, newest_position
 from queries.insights import find_insights, next_insights
 from queries.operating import OperatorCounts, UsageRow, count_for_operator
+from queries.paging import count_matches
+from queries.quality import read_quality
 from queries.reading import (
+    KnownAnalysis,
     get_conversation,
+    get_correction,
     is_deeper_than,
     known_analyses,
     list_conversations,
     oldest_due,
     queue_depth,
 )
+from queries.reanalyses import (
+    count_to_reread,
+    list_reanalyses,
+    next_to_reread,
+    oldest_order,
+    ticks_per_conversation,
+)
 from queries.trends import read_trends
 
 __all__ = [
     "Followed",
+    "KnownAnalysis",
     "LiveCounts",
     "OperatorCounts",
     "UsageRow",
     "count_for_operator",
     "count_live",
+    "count_matches",
+    "count_to_reread",
     "find_insights",
     "follow_insights",
     "get_conversation",
+    "get_correction",
     "is_deeper_than",
     "known_analyses",
     "list_conversations",
+    "list_reanalyses",
     "newest_position",
     "next_insights",
+    "next_to_reread",
     "oldest_due",
+    "oldest_order",
     "queue_depth",
+    "read_quality",
     "read_trends",
+    "ticks_per_conversation",
 ]

@@ -1,6 +1,7 @@
 """What clients and the worker ask of conversations, of the queue, and of what the model said before."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,12 +10,12 @@ from sqlalchemy import ColumnElement, Row, TextClause, func, select
 from sqlalchemy import text as sql
 
 from answers import Conversation as ConversationAnswer
-from answers import ConversationPage
+from answers import ConversationPage, Correction
 from database import ReadSession
 from errors import NotFound
-from models import CachedAnalysis, Conversation, InsightRow
+from models import CachedAnalysis, Conversation, CorrectionRow, InsightRow
 from queries.insights import ANALYSIS_COLUMNS, to_analysis
-from schemas import Analysis, ConversationQuery, Status
+from schemas import Analysis, ConversationQuery, Sentiment, Status
 
 _CONVERSATION_COLUMNS = (
     Conversation.id,
@@ -42,7 +43,30 @@ def get_conversation(session: ReadSession, conversation_id: str) -> Conversation
         select(*ANALYSIS_COLUMNS).where(InsightRow.conversation_id == conversation_id)
     ).one_or_none()
     answer["insight"] = None if insight is None else to_analysis(insight)
+    if insight is not None and insight.corrected_at is not None:
+        answer["correction"] = get_correction(session, conversation_id)
     return answer
+
+
+def get_correction(session: ReadSession, conversation_id: str) -> Correction:
+    """Raises: NotFound."""
+    statement = select(CorrectionRow).where(CorrectionRow.conversation_id == conversation_id)
+    row = session.execute(statement).mappings().one_or_none()
+    if row is None:
+        raise NotFound("There is no correction of a conversation with this id.")
+    return {
+        "conversation_id": row["conversation_id"],
+        "sentiment": row["sentiment"],
+        "topics": row["topics"],
+        "note": row["note"],
+        "corrected_at": row["corrected_at"],
+        "original": {
+            "sentiment_score": row["model_score"],
+            "sentiment": Sentiment.of_score(row["model_score"]),
+            "clusters": row["model_clusters"],
+            "confidence": row["model_confidence"],
+        },
+    }
 
 
 def list_conversations(session: ReadSession, query: ConversationQuery) -> ConversationPage:
@@ -69,15 +93,24 @@ def is_deeper_than(session: ReadSession, *, conversations: int) -> bool:
     return (session.scalar(select(func.count()).select_from(waiting)) or 0) > conversations
 
 
-def known_analyses(
-    session: ReadSession, *, keys: Sequence[bytes], since: datetime
-) -> dict[bytes, tuple[Analysis, str]]:
-    """What the model has said since then of the texts with these keys, and which model it was."""
-    columns = (CachedAnalysis.key, CachedAnalysis.analysis, CachedAnalysis.model)
+@dataclass(frozen=True, slots=True)
+class KnownAnalysis:
+    """What a model said of a text, and when."""
+
+    analysis: Analysis
+    model: str
+    said_at: datetime
+
+
+def known_analyses(session: ReadSession, *, keys: Sequence[bytes], since: datetime) -> dict[bytes, KnownAnalysis]:
+    """What has been said since then of the texts with these keys."""
+    columns = (CachedAnalysis.key, CachedAnalysis.analysis, CachedAnalysis.model, CachedAnalysis.created_at)
     known = select(*columns).where(CachedAnalysis.key.in_(keys), CachedAnalysis.created_at >= since)
     rows = session.execute(known)
     return {
-        bytes(row.key): (analysis, row.model) for row in rows if (analysis := _read_cached(row.analysis)) is not None
+        bytes(row.key): KnownAnalysis(analysis, row.model, row.created_at)
+        for row in rows
+        if (analysis := _read_cached(row.analysis)) is not None
     }
 
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from injection import looks_like_instructions
 from prefilter import Keep, Skip
@@ -28,6 +29,10 @@ class Question:
     suspected: bool
     alone: bool
     audits: dict[str, Skip | Keep] = field(default_factory=dict[str, Skip | Keep])
+
+    def may_be_answered_as_of(self, said_at: datetime) -> bool:
+        """What was said before somebody asked for it to be read again is no answer."""
+        return all(claim.reread_at is None or claim.reread_at <= said_at for claim in self.claims)
 
     @classmethod
     def of(cls, claim: Claim, *, fingerprint: str, audit_of: Skip | Keep | None = None) -> "Question":

@@ -31,6 +31,7 @@ from errors import (
 from grok_client import Analyzer, PackAnswer
 from local_analyzer import LOCAL_MODEL
 from prefilter import Ask, Keep, Prefilter, Skip
+from queries import KnownAnalysis
 from reader.packing import PackSize, make_packs
 from reader.questions import Question
 from schemas import Analysis, Sentiment, Tally
@@ -82,13 +83,6 @@ class Reading:
     canaries: list[Canary] = field(default_factory=list[Canary])
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    analysis: Analysis
-    model: str
-    at: datetime
-
-
 class Reader:
     """Reads claimed conversations. No session is open while Grok is asked."""
 
@@ -108,7 +102,7 @@ class Reader:
         self._policy = policy
         self._now = now
         self._under_way: dict[bytes, Question] = {}
-        self._recent: OrderedDict[bytes, _Answer] = OrderedDict()  # answers that may not be saved yet
+        self._recent: OrderedDict[bytes, KnownAnalysis] = OrderedDict()  # answers that may not be saved yet
         self._troubled: dict[bytes, int] = {}  # texts whose calls fail while others are answered, and how often alone
         self.pack_size = pack_size
 
@@ -122,11 +116,9 @@ class Reader:
         known = await self._recall([key for key in questions if key not in self._recent])
         fresh: list[Question] = []
         for key, question in questions.items():
-            if (answer := self._recent.get(key)) is not None:
+            answer = self._recent.get(key) or known.get(key)
+            if answer is not None and question.may_be_answered_as_of(answer.said_at):
                 outcomes += question.answered(answer.analysis, model=answer.model, asked=False)
-            elif key in known:
-                analysis, model = known[key]
-                outcomes += question.answered(analysis, model=model, asked=False)
             elif key in self._under_way:
                 self._under_way[key].join(question)
             else:
@@ -167,9 +159,13 @@ class Reader:
         if self._policy.cache_lifetime is None:
             return
         created_before = self._now() - self._policy.cache_lifetime
-        while self._recent and next(iter(self._recent.values())).at < created_before:
+        while self._recent and next(iter(self._recent.values())).said_at < created_before:
             self._recent.popitem(last=False)
         await self._database.write(partial(store.purge_cache, created_before=created_before), alone=True)
+
+    def forget_answers(self) -> None:
+        """Some of them may be of a conversation that was erased."""
+        self._recent.clear()
 
     def forget(self, pack: Sequence[Question]) -> None:
         """Nobody may join these questions any more."""
@@ -191,7 +187,7 @@ class Reader:
                     _join(questions, Question.of(claim, fingerprint=self._analyzer.fingerprint, audit_of=audit_of))
         return outcomes, questions
 
-    async def _recall(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Analysis, str]]:
+    async def _recall(self, keys: Sequence[bytes]) -> dict[bytes, KnownAnalysis]:
         """What was said before of texts with these keys; a database that does not answer knows nothing."""
         if not (keys and self._policy.cache_lifetime):
             return {}
@@ -280,7 +276,7 @@ class Reader:
         self.forget([question])
         self._troubled.pop(question.key, None)
         if self._policy.cache_lifetime:
-            self._recent[question.key] = _Answer(analysis, model, self._now())
+            self._recent[question.key] = KnownAnalysis(analysis, model, self._now())
         if len(self._recent) > _MOST_RECENT:
             self._recent.popitem(last=False)
 

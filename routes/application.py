@@ -16,13 +16,16 @@ from starlette.types import Scope
 from errors import InsightsError, InvalidSchema, MethodNotAllowed, NotFound
 from problems import MEDIA_TYPE, invalid_schema, to_body
 from routes.conversations import conversations
+from routes.corrections import corrections
+from routes.erasing import erasing
 from routes.events import events
 from routes.insights import insights
 from routes.operations import operations
+from routes.reanalyses import reanalyses
 from routes.shared import State
 from routes.taking_in import taking_in
 
-ROUTERS = (taking_in, conversations, insights, events, operations)
+ROUTERS = (taking_in, conversations, erasing, insights, corrections, reanalyses, events, operations)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 

@@ -4,19 +4,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 import answers
 import queries
 import store
-from errors import RateLimitExceeded
-from routes.shared import JSONAnswer, StateDep, errors_of
+from routes.shared import ConversationId, JSONAnswer, StateDep, errors_of, limit_expensive
 from schemas import ConversationQuery, RetryQuery
 
 conversations = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])
-ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
-    str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
-]
 
 
 @conversations.get(
@@ -46,9 +42,7 @@ async def get_conversation(conversation_id: ConversationId, state: StateDep) -> 
 )
 async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], state: StateDep) -> Response:  # noqa: ARG001
     """At most 10 times a minute, which clients share: it may touch every row."""
-    wait_s = state["retry_limiter"].admit(str(request.scope["state"]["client"]))
-    if wait_s > 0:
-        raise RateLimitExceeded("At most 10 of these a minute.", retry_after_s=max(1, -int(-wait_s // 1)))
+    limit_expensive(request, state)
     retried = await state["database"].write(partial(store.retry_failed, now=datetime.now(UTC)))
     state["processor"].wake()
     return JSONAnswer({"status": "accepted", "retried": retried}, status_code=202)

@@ -1,21 +1,30 @@
 """What every handler shares: what `main` built, how answers are serialised, which errors a route can give."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import orjson
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Request, Response
+from pydantic import BaseModel, ValidationError
 
 import answers
 from account import KeyCheck
 from batch_processor import BatchProcessor
+from bodies import JSON_TYPE
 from database import Database
+from errors import RateLimitExceeded
 from intake import Intake
 from lane import Lane
+from problems import invalid_schema
 from rate_limiter import FairLimiter
 from reader import PackSize
+from routes.exporting import Files
 from routes.streams import Streams
 from telemetry import Metrics
+from topics import Topic
+from upkeep import Upkeep
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class State(TypedDict):
@@ -24,7 +33,10 @@ class State(TypedDict):
     database: Database
     intake: Intake
     processor: BatchProcessor
-    retry_limiter: FairLimiter
+    expensive_limiter: FairLimiter
+    upkeep: Upkeep
+    files: Files
+    ticks_of_one: int
     grok_mode: str
     grok_model: str
     worker_running: Callable[[], bool]
@@ -34,6 +46,7 @@ class State(TypedDict):
     metrics: Metrics
     streams: Streams
     budget_usd: float | None
+    topics: tuple[Topic, ...]
 
 
 class JSONAnswer(Response):
@@ -54,6 +67,32 @@ async def _provide_state(request: Request) -> State:
 
 
 StateDep = Annotated[State, Depends(_provide_state)]
+
+
+ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
+    str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
+]
+
+
+def limit_expensive(request: Request, state: State) -> None:
+    """For what may touch every row: at most 10 a minute, which clients share. Raises: RateLimitExceeded."""
+    wait_s = state["expensive_limiter"].admit(str(request.scope["state"]["client"]))
+    if wait_s > 0:
+        raise RateLimitExceeded("At most 10 of these a minute.", retry_after_s=max(1, -int(-wait_s // 1)))
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The body for the OpenAPI document: bodies are read and parsed by us, strictly, so FastAPI cannot know it."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema}}}}
+
+
+def validate(model: type[M], value: object) -> M:
+    """Raises: InvalidSchema."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid_schema(error.errors(include_input=False, include_url=False)) from None
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:

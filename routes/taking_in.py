@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import answers
 import store
@@ -21,8 +21,8 @@ from bodies import (
     split_ndjson,
 )
 from errors import BodyTooLarge, Conflict, InvalidSchema
-from problems import MEDIA_TYPE, describe, invalid_schema, to_body
-from routes.shared import JSONAnswer, errors_of, get_state
+from problems import MEDIA_TYPE, describe, to_body
+from routes.shared import JSONAnswer, body_of, errors_of, get_state, validate
 from schemas import MAX_BULK_ITEMS, BulkIn, ConversationIn
 
 _QUEUED = "Conversation queued for analysis"
@@ -39,15 +39,13 @@ class Sent:
     idempotency: store.Idempotency | None
 
 
-def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
-    """The body for the OpenAPI document: bodies are read and parsed by us, strictly, so FastAPI cannot know it."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    content: dict[str, Any] = {JSON_TYPE: {"schema": schema}}
-    if lines:
-        content[NDJSON_TYPE] = {"schema": {"type": "string", "description": "One conversation a line, 1 to 500."}}
-        item = ConversationIn.model_json_schema()
-        schema["properties"]["conversations"]["items"] = item
-    return {"requestBody": {"required": True, "content": content}}
+def _bulk_body() -> dict[str, Any]:
+    body = body_of(BulkIn)
+    content = body["requestBody"]["content"]
+    content[NDJSON_TYPE] = {"schema": {"type": "string", "description": "One conversation a line, 1 to 500."}}
+    item = ConversationIn.model_json_schema()
+    content[JSON_TYPE]["schema"]["properties"]["conversations"]["items"] = item
+    return body
 
 
 @taking_in.post(
@@ -55,14 +53,14 @@ def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
     status_code=202,
     response_model=answers.Accepted,
     responses=errors_of(408, 409, 413, 415, 422, 507),
-    openapi_extra=_body_of(ConversationIn),
+    openapi_extra=body_of(ConversationIn),
     summary="Send one conversation",
     tags=["conversations"],
 )
 async def post_conversation(request: Request) -> Response:
     """Answers 202 once it is on disk; `Idempotency-Key` and `external_id` make sending again safe."""
     sent = await _read(request, SINGLE_LIMIT_BYTES, JSON_TYPE)
-    conversation = _validate(ConversationIn, parse_json(sent.body))
+    conversation = validate(ConversationIn, parse_json(sent.body))
     [outcome] = await get_state(request)["intake"].accept([conversation], sent.idempotency)
     if outcome.result == "conflict":
         raise Conflict("This external_id was stored with other content; use another, or send the same content.")
@@ -81,7 +79,7 @@ async def post_conversation(request: Request) -> Response:
     status_code=202,
     response_model=answers.BulkAccepted,
     responses=errors_of(408, 413, 415, 422, 507),
-    openapi_extra=_body_of(BulkIn, lines=True),
+    openapi_extra=_bulk_body(),
     summary="Send up to 500 conversations",
     tags=["conversations"],
 )
@@ -119,13 +117,6 @@ async def _read(request: Request, limit_bytes: int, *media_types: str) -> Sent:
     return Sent(body, media_type, store.Idempotency.of(client=client, route=request.url.path, key=key, body=body))
 
 
-def _validate(model: type[ConversationIn], value: object) -> ConversationIn:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise invalid_schema(error.errors(include_input=False, include_url=False)) from None
-
-
 def _validate_items(sent: Sent) -> tuple[dict[int, BulkItemResult], dict[int, ConversationIn]]:
     """What is wrong with the invalid items, and the valid ones, each by its index."""
     results: dict[int, BulkItemResult] = {}
@@ -135,7 +126,7 @@ def _validate_items(sent: Sent) -> tuple[dict[int, BulkItemResult], dict[int, Co
             value = parse_json(item) if isinstance(item, bytes) else item
             if isinstance(item, bytes) and len(item) > SINGLE_LIMIT_BYTES:
                 raise BodyTooLarge("One conversation may have at most 1 MB.")
-            valid[index] = _validate(ConversationIn, value)
+            valid[index] = validate(ConversationIn, value)
         except (InvalidSchema, BodyTooLarge) as error:
             results[index] = {"index": index, "status": "invalid", "error": error.code, "details": error.details}
     return results, valid

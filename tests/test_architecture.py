@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"lane"}),
     frozenset({"grok_client", "mock_grok", "prefilter", "queries", "store"}),
-    frozenset({"account", "intake", "loader", "reader"}),
+    frozenset({"account", "intake", "loader", "reader", "upkeep"}),
     frozenset({"batch_processor"}),
     frozenset({"middleware", "routes"}),
     frozenset({"demo", "ingest_data", "main"}),

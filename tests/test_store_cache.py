@@ -29,7 +29,8 @@ async def known(
     database: Database, clock: HandClock, *keys: bytes, for_s: float = 60
 ) -> dict[bytes, tuple[Analysis, str]]:
     since = clock.now() - timedelta(seconds=for_s)
-    return await database.read(partial(queries.known_analyses, keys=keys, since=since))
+    found = await database.read(partial(queries.known_analyses, keys=keys, since=since))
+    return {key: (known.analysis, known.model) for key, known in found.items()}
 
 
 async def tallies(database: Database) -> dict[Tally, int]:

@@ -1,0 +1,124 @@
+"""Long work on what is stored, in short transactions: erase an author, forget what is too old, read again.
+
+Others get their turn between the steps, and a step is whole or not at all: whatever ends the process, the next one goes
+on. Reading again waits behind new conversations: an order feeds the queue only while it is short.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+
+import queries
+import store
+from database import Database, WriteSession
+from errors import Conflict, Overloaded, StorageFull
+from schemas import ReanalysisQuery
+from store import Erased, Step
+from telemetry import get_logger
+
+log = get_logger()
+
+_MOST_A_STEP = 500  # rows a transaction, some tens of milliseconds
+_SHORT_QUEUE = 1_000  # a new conversation waits behind no more than these
+_LOOK_EVERY_S = 1.0
+_TIDY_EVERY_S = 600.0
+
+
+class Upkeep:
+    """What goes on beside the queue; `run` until it is cancelled.
+
+    `on_requeued` is told when the queue has grown, `on_erased` when something must be forgotten in memory, too.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retention: timedelta | None,
+        now: Callable[[], datetime],
+        on_requeued: Callable[[], None],
+        on_erased: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._retention = retention
+        self._now = now
+        self._on_requeued = on_requeued
+        self._on_erased = on_erased
+        self._ordered = asyncio.Event()
+
+    async def run(self) -> None:
+        tidied_at: datetime | None = None
+        while True:
+            if tidied_at is None or (self._now() - tidied_at).total_seconds() >= _TIDY_EVERY_S:
+                await self._survive(self.forget_old, "retention_failed")
+                tidied_at = self._now()
+            await self._survive(self.read_again, "reanalysis_failed")
+            self._ordered.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ordered.wait(), _LOOK_EVERY_S)
+
+    async def erase(self, conversation_ids: Sequence[str]) -> Erased:
+        erased = await self._database.write(
+            partial(store.erase_conversations, conversation_ids=conversation_ids), alone=True
+        )
+        self._on_erased()
+        return erased
+
+    async def erase_author(self, author: str) -> Erased:
+        """All that is stored of an author, what is being read included."""
+        return await self._erase_all(partial(store.ids_of_author, author=author, limit=_MOST_A_STEP))
+
+    async def forget_old(self) -> None:
+        """Erase what was taken in longer ago than it may be kept."""
+        if self._retention is None:
+            return
+        moment = self._now() - self._retention
+        erased = await self._erase_all(partial(store.ids_accepted_before, moment=moment, limit=_MOST_A_STEP))
+        if erased.conversations:
+            log.info("retention_enforced", conversations=erased.conversations, insights=erased.insights)
+
+    async def order(self, query: ReanalysisQuery, *, matched: int) -> int:
+        """Have what matches read again; returns the number of the order."""
+        filters = query.model_dump(mode="json", exclude_defaults=True)
+        unit = partial(store.order_reanalysis, filters=filters, matched=matched, now=self._now())
+        number = await self._database.write(unit)
+        self._ordered.set()
+        return number
+
+    async def read_again(self) -> None:
+        """Send back the next conversations of the oldest order, while the queue is short."""
+        while not await self._database.read(partial(queries.is_deeper_than, conversations=_SHORT_QUEUE)):
+            order = await self._database.read(queries.oldest_order)
+            if order is None:
+                return
+            due = await self._database.read(partial(queries.next_to_reread, order=order, limit=_MOST_A_STEP))
+            if due is None:
+                with suppress(Conflict):  # it was stopped in the meantime
+                    await self._database.write(partial(store.end_reanalysis, order=order.number, now=self._now()))
+                continue
+            step = Step(order.number, order.place, due.until, due.conversation_ids)
+            if await self._database.write(partial(store.requeue, step=step, now=self._now())):
+                self._on_requeued()
+
+    async def _erase_all(self, find: Callable[[WriteSession], Sequence[str]]) -> Erased:
+        """What is found and what is erased are of one transaction, so that nothing comes between."""
+
+        def unit(session: WriteSession) -> Erased:
+            return store.erase_conversations(session, find(session))
+
+        total = Erased()
+        while (erased := await self._database.write(unit, alone=True)).conversations:
+            total = total.and_also(erased)
+            self._on_erased()
+        return total
+
+    async def _survive(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """What it raises is logged, and the loop goes on."""
+        try:
+            await work()
+        except (Overloaded, StorageFull) as error:
+            log.warning(name, error=error.code)
+        except Exception:
+            log.exception(name)
