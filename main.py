@@ -35,7 +35,15 @@ from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
 from settings import Settings, check_env_file, describe_problems
 from telemetry import Metrics, configure_logging, get_logger
-from topics import TOPICS_PATH, Topic, TopicsInvalid, load_topics, topic_patterns
+from topics import (
+    TOPICS_PATH,
+    Topic,
+    TopicsInvalid,
+    load_topics,
+    topic_aliases,
+    topic_descriptions,
+    topic_patterns,
+)
 from xai import PRICES_PATH, PriceList, PricesInvalid
 
 log = get_logger()
@@ -166,7 +174,7 @@ def build_client(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> 
     )
     window = CallWindow(calls_per_s, window_s=_CALL_WINDOW_S, monotonic=time.monotonic)
     model = model_of(settings)
-    prompt = Prompt({topic.id: topic.description for topic in parts.topics})
+    prompt = Prompt(topic_descriptions(parts.topics), aliases=topic_aliases(parts.topics))
     return GrokClient(
         http,
         template=CallTemplate(model, prompt, effort=parts.prices.least_effort(model)),

@@ -9,6 +9,7 @@ class GrokAnalysis(TypedDict):
     """An analysis as clients see it; `model` says who made it.
 
     `injection_suspected`: the text looks like instructions to a model; its confidence is capped.
+    `unlisted_topics`: what the model named that is no topic of the file, in its own words.
     """
 
     sentiment_score: float
@@ -20,6 +21,7 @@ class GrokAnalysis(TypedDict):
     language: str
     model: str
     injection_suspected: bool
+    unlisted_topics: list[str]
 
 
 class Insight(TypedDict):

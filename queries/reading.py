@@ -224,4 +224,5 @@ def _to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
         "language": row.grok_analysis.get("language", "und"),
         "model": row.model,
         "injection_suspected": row.grok_analysis.get("injection_suspected", False),
+        "unlisted_topics": row.grok_analysis.get("unlisted_topics", []),
     }

@@ -17,6 +17,7 @@ from store.counting import Countable, count_in
 from store.tallies import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
+_ONLY_SHOWN = {"summary", "language", "injection_suspected", "unlisted_topics"}  # of an analysis; nobody asks by them
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
         "clusters": clusters,
         "confidence": round(analysis.confidence, 2),
         "reasoning": analysis.reasoning,
-        "grok_analysis": analysis.model_dump(mode="json", include={"summary", "language", "injection_suspected"}),
+        "grok_analysis": analysis.model_dump(mode="json", include=_ONLY_SHOWN),
         "model": outcome.model,
         "created_at": now,
     }

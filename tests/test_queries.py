@@ -280,6 +280,7 @@ async def test_an_insight_tells_all_that_the_analyzer_said(database: Database, c
         "language": "en",
         "model": "grok-4.3",
         "injection_suspected": False,
+        "unlisted_topics": [],
     }
 
 
