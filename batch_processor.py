@@ -7,7 +7,7 @@ A batch travels in packs, one pack a call; every pack is saved by itself, so tha
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +31,7 @@ _SHORTEST_REST_S = 0.05
 _TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
 _PURGE_EVERY_S = 600.0
+_MOST_RENAMED = 250  # insights a transaction, which others wait for
 _BUSY_REQUESTS_PER_S = 300  # about a tenth of what one process takes in
 _BUSY_PAUSE_S = 0.2
 _THROUGHPUT_WINDOW = timedelta(minutes=1)
@@ -85,12 +86,15 @@ class BatchProcessor:
         self._arrived += requests
         self._woken.set()
 
-    async def run(self) -> None:
-        """Work until `stop`; an error in the loop is logged and the loop goes on."""
+    async def run(self, *upkeep: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Work until `stop`; an error in the loop is logged and the loop goes on.
+
+        `upkeep` is what else is due at the start and every ten minutes.
+        """
         self.ticked_at = self._now()
         helpers = [
             self._own_task(self._repeat(self._renew_leases, every_s=_RENEW_EVERY_S), "renew-leases"),
-            self._own_task(self._repeat(self._purge, every_s=_PURGE_EVERY_S), "purge"),
+            *(self._own_task(self._repeat(w, every_s=_PURGE_EVERY_S), "upkeep") for w in (self._purge, *upkeep)),
         ]
         try:
             while not self._stopping.is_set():
@@ -322,6 +326,19 @@ class BatchProcessor:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_log_death)
         return task
+
+
+async def rename_topics(database: Database, names: Mapping[str, str]) -> None:
+    """Give all insights the new ids of their topics (`names`: old to new), some at a time, so that others get between.
+
+    Once is not enough: a replica that runs with an older file goes on writing old ids.
+    """
+    unit = partial(store.rename_topics, names=names, limit=_MOST_RENAMED)
+    renamed = 0
+    while names and (changed := await database.write(unit, alone=True)):
+        renamed += changed
+    if renamed:
+        log.info("topics_renamed", insights=renamed)
 
 
 def _apart(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:

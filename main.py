@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx2
 import uvicorn
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 import routes
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits
-from batch_processor import BatchProcessor, ProcessorLimits
+from batch_processor import BatchProcessor, ProcessorLimits, rename_topics
 from circuit_breaker import CircuitBreaker
 from database import Database
 from errors import InsightsError
@@ -39,6 +40,7 @@ from topics import (
     TOPICS_PATH,
     Topic,
     TopicsInvalid,
+    former_ids,
     load_topics,
     topic_aliases,
     topic_descriptions,
@@ -104,9 +106,10 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     client = build_client(settings, parts, http)
     reader = build_reader(settings, parts, client)
     processor = build_processor(settings, parts, reader)
+    renamed = former_ids(parts.topics)
     model = model_of(settings)
     key_check = KeyCheck(client, parts.prices, model=model, needed=settings.effective_grok_mode == "real")
-    worker = asyncio.create_task(processor.run(), name="processor")
+    worker = asyncio.create_task(processor.run(partial(rename_topics, parts.database, renamed)), name="processor")
     checking = asyncio.create_task(key_check.watch(), name="key-check")
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
     state: routes.State = {
@@ -122,6 +125,8 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
         "budget_usd": settings.grok_daily_budget_usd,
+        "topics": parts.topics,
+        "former_topics": renamed,
     }
     try:
         yield state

@@ -17,6 +17,7 @@ from answers.operations import (
     Summary,
 )
 from answers.problem import Problem
+from answers.topic_counts import TopicCount, TopicCounts
 from answers.trends import Bucket, Feelings, Period, TopicTrend, Totals, Trends
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "Share",
     "Spending",
     "Summary",
+    "TopicCount",
+    "TopicCounts",
     "TopicTrend",
     "Totals",
     "Trends",

@@ -10,12 +10,14 @@ from queries.reading import (
     oldest_due,
     queue_depth,
 )
+from queries.topic_counts import count_topics
 from queries.trends import read_trends
 
 __all__ = [
     "OperatorCounts",
     "UsageRow",
     "count_for_operator",
+    "count_topics",
     "find_insights",
     "get_conversation",
     "is_deeper_than",

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from database import ReadSession
 from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, InsightCount, InsightRow, InsightTopic
@@ -72,6 +72,18 @@ def count_insights(session: ReadSession, query: InsightQuery) -> int:
         weights[key] * count
         for period in periods
         for key, count in _count_periods(session, query, period, keys=weights)
+    )
+
+
+def count_alone(session: ReadSession, topic: str, *, start: datetime | None, end: datetime | None) -> int:
+    """How many insights of a time have this topic and no other: all that have it, less those of its sets."""
+    periods, edges = cut(start, end, spans=("day",))
+    everything = InsightQuery.model_validate({})
+    sets = [key for key in _topic_keys(session, span="day") if "+" in key and topic in key.split("+")]
+    return sum(_count_alone_in_edge(session, edge, topic=topic) for edge in edges) + sum(
+        count if key == topic else -count
+        for period in periods
+        for key, count in _count_periods(session, everything, period, keys=[topic, *sets])
     )
 
 
@@ -151,3 +163,10 @@ def _count_edge(session: ReadSession, query: InsightQuery, edge: Edge) -> int:
         counted = func.count() if len(set(query.topic)) == 1 else func.count(InsightTopic.insight_id.distinct())
         return session.scalar(select(counted).select_from(InsightTopic).where(*wanted)) or 0
     return session.scalar(select(func.count()).select_from(InsightRow).where(*wanted)) or 0
+
+
+def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:
+    beside = aliased(InsightTopic)
+    has_more = exists().where(beside.insight_id == InsightTopic.insight_id, beside.topic != topic)
+    wanted = [InsightTopic.topic == topic, *in_edge(InsightTopic.timestamp, edge), ~has_more]
+    return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0

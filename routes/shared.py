@@ -1,6 +1,6 @@
 """What every handler shares: what `main` built, how answers are serialised, which errors a route can give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypedDict, cast
 
 import orjson
@@ -15,6 +15,7 @@ from lane import Lane
 from rate_limiter import FairLimiter
 from reader import PackSize
 from telemetry import Metrics
+from topics import Topic
 
 
 class State(TypedDict):
@@ -32,6 +33,8 @@ class State(TypedDict):
     pack_size: PackSize
     metrics: Metrics
     budget_usd: float | None
+    topics: Sequence[Topic]
+    former_topics: Mapping[str, str]  # old ids to those that mean them now
 
 
 class JSONAnswer(Response):

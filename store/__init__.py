@@ -16,6 +16,7 @@ from store.accepting import (
     accept,
     purge_idempotency_keys,
 )
+from store.renaming import rename_topics
 from store.spending import (
     BudgetReached,
     Reservation,
@@ -70,6 +71,7 @@ __all__ = [
     "purge_cache",
     "purge_idempotency_keys",
     "release_abandoned",
+    "rename_topics",
     "renew_leases",
     "reserve_call",
     "retry_conversation",

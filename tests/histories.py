@@ -104,6 +104,11 @@ def draw_events(dice: random.Random, place: Place) -> list[Event]:
 def live(session: WriteSession, events: Sequence[Event], *, dice: random.Random | None = None) -> list[Event]:
     """Store them in a few steps, in an otherwise empty database, and with dice erase some; those that are left."""
     forget(session)
+    return grow(session, events, dice=dice)
+
+
+def grow(session: WriteSession, events: Sequence[Event], *, dice: random.Random | None = None) -> list[Event]:
+    """Add them to those that are there; those that are left of them."""
     left: list[Event] = []
     for step in range(0, len(events), 5):
         added = events[step : step + 5]

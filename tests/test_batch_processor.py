@@ -304,6 +304,27 @@ async def test_a_backlog_is_worked_off_without_a_rest_between_batches(
     assert await statuses(database, ids) == ["completed"] * 300
 
 
+async def test_upkeep_that_fails_stops_nobody_and_is_done_again(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    async def fail() -> None:
+        tries.append("once more")
+        raise LookupError("no such topic")
+
+    monkeypatch.setattr(batch_processor, "_PURGE_EVERY_S", 0.001)
+    processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
+    ids = await accept("late parcel")
+
+    running = asyncio.create_task(processor.run(fail))
+    await until(lambda: _all_are(database, ids, "completed"))
+    await until(lambda: asyncio.sleep(0, len(tries) > 1))
+
+    processor.stop()
+    await running
+
+
 async def test_one_slow_answer_holds_up_nobody(
     database: FaultyDatabase, make_processor: MakeProcessor, accept: Any
 ) -> None:
