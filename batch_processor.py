@@ -30,7 +30,7 @@ _RENEW_EVERY_S = _LEASE.total_seconds() / 3
 _SHORTEST_REST_S = 0.05
 _TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
-_PURGE_EVERY_S = 600.0
+_UPKEEP_EVERY_S = 600.0
 _MOST_RENAMED = 250  # insights a transaction, which others wait for
 _BUSY_REQUESTS_PER_S = 300  # about a tenth of what one process takes in
 _BUSY_PAUSE_S = 0.2
@@ -92,10 +92,9 @@ class BatchProcessor:
         `upkeep` is what else is due at the start and every ten minutes.
         """
         self.ticked_at = self._now()
-        helpers = [
-            self._own_task(self._repeat(self._renew_leases, every_s=_RENEW_EVERY_S), "renew-leases"),
-            *(self._own_task(self._repeat(w, every_s=_PURGE_EVERY_S), "upkeep") for w in (self._purge, *upkeep)),
-        ]
+        helpers = [self._own_task(self._repeat(self._renew_leases, every_s=_RENEW_EVERY_S), "renew-leases")]
+        for_upkeep = [self._repeat(work, every_s=_UPKEEP_EVERY_S) for work in (self._purge, *upkeep)]
+        helpers += [self._own_task(work, "upkeep") for work in for_upkeep]
         try:
             while not self._stopping.is_set():
                 if not await self._survive(self._take_turn, "processor_failed"):

@@ -12,6 +12,7 @@ import yaml
 TOPICS_PATH: Final = Path(__file__).with_name("topics.yaml")
 FALLBACK: Final = "other"
 _KEYS: Final = ("id", "name", "description", "patterns", "examples", "formerly")
+_NEEDED_KEYS: Final = "id, name, description, and patterns or examples"
 _ID: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MOST_EXAMPLES: Final = 5  # they travel in every call
 _MOST_EXAMPLE_CHARS: Final = 200
@@ -99,13 +100,13 @@ def _read_entries(path: Path) -> Sequence[object]:
         reason = " ".join(str(exc).split())[:200]
         raise TopicsInvalid(f"{path.name} is not UTF-8 YAML ({reason}); mend that line.") from exc
     if not isinstance(content, list) or not content:
-        raise TopicsInvalid(f"{path.name} must be a list of topics, each with {', '.join(_KEYS)}; it is not one.")
+        raise TopicsInvalid(f"{path.name} must be a list of topics, each with {_NEEDED_KEYS}; it is not one.")
     return cast("list[object]", content)
 
 
 def _read_topic(entry: object, where: str) -> Topic:
     if not isinstance(entry, dict):
-        raise TopicsInvalid(f"{where} must have the keys {', '.join(_KEYS)}; write them under one '-'.")
+        raise TopicsInvalid(f"{where} must have the keys {_NEEDED_KEYS}; write them under one '-'.")
     fields = cast("Mapping[object, object]", entry)
     topic_id = _text(fields, "id", where)
     if not _ID.fullmatch(topic_id):

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 import answers
 import queries
 from answers import TopicCounts, Trends
-from routes.shared import JSONAnswer, StateDep, errors_of
+from routes.shared import JSONAnswer, StateDep, current_topic, errors_of
 from schemas import InsightQuery, TopicsQuery, TrendsQuery
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
@@ -19,8 +19,8 @@ insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), 
 @insights.get("/insights", response_model=answers.InsightPage, summary="Insights, newest first")
 async def find_insights(request: Request, query: Annotated[InsightQuery, Query()], state: StateDep) -> Response:
     """`total_count` counts all that match, exactly; `Link: rel="next"` leads to the next page."""
-    current = query.model_copy(update={"topic": [state["former_topics"].get(topic, topic) for topic in query.topic]})
-    page = await state["database"].read(partial(queries.find_insights, query=current))
+    query = query.model_copy(update={"topic": [current_topic(state, topic) for topic in query.topic]})
+    page = await state["database"].read(partial(queries.find_insights, query=query))
     next_cursor = page["metadata"]["next_cursor"]
     headers = {} if next_cursor is None else {"Link": f'<{_next_url(request, next_cursor)}>; rel="next"'}
     return JSONAnswer(page, headers=headers)
@@ -30,7 +30,7 @@ async def find_insights(request: Request, query: Annotated[InsightQuery, Query()
 async def read_trends(query: Annotated[TrendsQuery, Query()], state: StateDep) -> Response:
     """Buckets without insights are there with zeros; the change is against the period of equal length just before."""
     if query.topic is not None:
-        query = query.model_copy(update={"topic": state["former_topics"].get(query.topic, query.topic)})
+        query = query.model_copy(update={"topic": current_topic(state, query.topic)})
     trends = partial(queries.read_trends, query=query, now=datetime.now(UTC))
     return JSONAnswer(await state["database"].read(trends))
 

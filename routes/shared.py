@@ -54,6 +54,11 @@ async def _provide_state(request: Request) -> State:
     return get_state(request)  # a provider that is no coroutine would run in a thread of its own
 
 
+def current_topic(state: State, topic: str) -> str:
+    """The id to look for: an old one of a topic that was renamed or merged stands for the new one."""
+    return state["former_topics"].get(topic, topic)
+
+
 StateDep = Annotated[State, Depends(_provide_state)]
 
 

@@ -313,7 +313,7 @@ async def test_upkeep_that_fails_stops_nobody_and_is_done_again(
         tries.append("once more")
         raise LookupError("no such topic")
 
-    monkeypatch.setattr(batch_processor, "_PURGE_EVERY_S", 0.001)
+    monkeypatch.setattr(batch_processor, "_UPKEEP_EVERY_S", 0.001)
     processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
     ids = await accept("late parcel")
 

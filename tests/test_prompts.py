@@ -235,6 +235,13 @@ def test_topics_are_folded_into_ours(said: list[str], kept: tuple[str, ...]) -> 
     assert fold(said).clusters == kept
 
 
+def test_an_id_to_the_letter_is_that_topic_whatever_else_looks_like_it() -> None:
+    prompt = Prompt({"a__b": "One.", "a_b": "Two.", "other": "Else."}, aliases={"A b": "other", "a__b ": "a_b"})
+    content = json.dumps({"results": [result(IDS[0], clusters=["a__b", "a_b"])]})
+
+    assert prompt.read_reply(content, expected=[IDS[0]]).analyses[IDS[0]].clusters == ("a__b", "a_b")
+
+
 @pytest.mark.parametrize(
     ("said", "unlisted"),
     [
