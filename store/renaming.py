@@ -1,4 +1,7 @@
-"""Give insights the new ids of topics that were renamed or merged, and take the counters along."""
+"""Give insights the new ids of topics that were renamed or merged, and take the counters along.
+
+Kept answers (`analysis_cache`) need no renaming: their key holds the version of the prompt, and that follows the ids.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
