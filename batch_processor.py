@@ -366,6 +366,7 @@ def _count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> N
             metrics.count_finished("completed")
             if Tally.CACHED in outcome.tallies:
                 metrics.count_cache_hit()
+            metrics.count_unlisted_topics(outcome.tallies.count(Tally.UNLISTED))
         case Skipped():
             metrics.count_finished("skipped")
             metrics.count_skip(outcome.reason)

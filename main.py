@@ -38,7 +38,16 @@ from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
 from settings import Settings, check_env_file, describe_problems
 from telemetry import Metrics, configure_logging, get_logger
-from topics import TOPICS_PATH, Topic, TopicsInvalid, load_topics, topic_patterns
+from topics import (
+    TOPICS_PATH,
+    Topic,
+    TopicsInvalid,
+    former_ids,
+    load_topics,
+    topic_aliases,
+    topic_descriptions,
+    topic_patterns,
+)
 from upkeep import Upkeep
 from xai import PRICES_PATH, PriceList, PricesInvalid
 
@@ -127,8 +136,9 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
         "streams": parts.streams,
-        "topics": parts.topics,
         "budget_usd": settings.grok_daily_budget_usd,
+        "topics": parts.topics,
+        "former_topics": former_ids(parts.topics),
     }
     try:
         yield state
@@ -183,7 +193,7 @@ def build_client(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> 
     )
     window = CallWindow(calls_per_s, window_s=_CALL_WINDOW_S, monotonic=time.monotonic)
     model = model_of(settings)
-    prompt = Prompt({topic.id: topic.description for topic in parts.topics})
+    prompt = Prompt(topic_descriptions(parts.topics), aliases=topic_aliases(parts.topics))
     return GrokClient(
         http,
         template=CallTemplate(model, prompt, effort=parts.prices.least_effort(model)),
@@ -255,6 +265,7 @@ def build_processor(settings: Settings, parts: Parts, reader: Reader) -> BatchPr
 def build_upkeep(settings: Settings, parts: Parts, *, reader: Reader, processor: BatchProcessor) -> Upkeep:
     return Upkeep(
         parts.database,
+        renamed=former_ids(parts.topics),
         retention=None if settings.retention_days is None else timedelta(days=settings.retention_days),
         now=now,
         on_requeued=processor.wake,

@@ -24,6 +24,8 @@ MAX_TEXT_CHARS = 10_000
 MAX_RAW_DATA_BYTES = 64 * 1024
 MAX_BULK_ITEMS = 500
 MOST_TREND_DAYS = 366
+MAX_TOPIC_CHARS = 64
+MAX_UNLISTED_TOPICS = 3
 
 
 class Status(StrEnum):
@@ -86,6 +88,7 @@ class Tally(StrEnum):
     CANARIES_AGREED = "canaries_agreed"  # ... with the same sentiment
     SUSPECTED = "suspected"  # looked like instructions to a model
     REREAD_KEPT = "reread_kept"  # read again without a usable answer: the insight from before stands
+    UNLISTED = "unlisted"  # topics that the model named and that are none of ours
 
 
 _UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")
@@ -340,6 +343,19 @@ class TrendsQuery(_Wire):
         return self
 
 
+class TopicsQuery(_Wire):
+    """Of which time the topics are counted; open where nothing is given."""
+
+    start_time: UtcTime | None = Field(default=None, description="Inclusive.")
+    end_time: UtcTime | None = Field(default=None, description="Exclusive.")
+
+    @model_validator(mode="after")
+    def _end_after_start(self) -> Self:
+        if self.start_time and self.end_time and self.start_time > self.end_time:
+            raise ValueError("start_time must not be after end_time")
+        return self
+
+
 class ConversationQuery(_Wire):
     """Which conversations, newest first."""
 
@@ -364,20 +380,22 @@ class RetryQuery(_Wire):
     status: Literal["failed"] = "failed"
 
 
+_Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOPIC_CHARS)]
+
+
 class Analysis(BaseModel):
     """What the analyzer says of one text, after every check; nothing unchecked ever becomes one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     sentiment_score: float = Field(ge=-1, le=1)
-    clusters: tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...] = Field(
-        min_length=1, max_length=8, strict=False
-    )
+    clusters: tuple[_Label, ...] = Field(min_length=1, max_length=8, strict=False)
     confidence: float = Field(ge=0, le=1)
     reasoning: str = Field(max_length=2048)
     summary: str = Field(max_length=2048)
     language: str = Field(default="und", max_length=16)
     injection_suspected: bool = False  # ours to say, never the model's
+    unlisted_topics: tuple[_Label, ...] = Field(default=(), max_length=MAX_UNLISTED_TOPICS, strict=False)  # ours, too
 
     @property
     def sentiment(self) -> Sentiment:

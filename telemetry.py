@@ -110,6 +110,7 @@ class Metrics:
         self._skips = Counter(
             "insights_prefilter_skips", "Conversations with nothing to read, by reason.", ["reason"], registry=r
         )
+        self._unlisted = Counter("insights_unlisted_topics", "Topics named by the model that are none.", registry=r)
         self._finished = Counter(
             "insights_conversations_finished", "Conversations that came to an end.", ["status"], registry=r
         )
@@ -148,6 +149,9 @@ class Metrics:
 
     def count_skip(self, reason: str) -> None:
         self._skips.labels(reason).inc()
+
+    def count_unlisted_topics(self, count: int) -> None:
+        self._unlisted.inc(count)
 
     def count_finished(self, status: str) -> None:
         self._finished.labels(status).inc()

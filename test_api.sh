@@ -220,6 +220,16 @@ holds 'retry: 2000' 'event: status' '"worker_running":' 'event: insight' '"grok_
 passed=$((passed + 1))
 echo "ok    $words"
 expect 'GET the live stream after an event that is none' 400 GET /api/v1/events -H 'Last-Event-ID: yesterday'
+# Topics
+expect 'GET topics' 200 GET '/api/v1/topics'
+holds '"id":"other"' '"listed":true' '"negative_share":' '"totals":{"insights":' '"untagged":{"count":' '"unlisted_labels":'
+expect 'GET topics of that hour' 200 GET '/api/v1/topics?start_time=2025-01-20T10:00:00Z&end_time=2025-01-20T11:00:00Z'
+holds '"period":{"start_time":"2025-01-20T10:00:00Z","end_time":"2025-01-20T11:00:00Z"}'
+has '"insights":0' && fail 'it should count the conversation of that hour'
+for query in 'days=7' 'start_time=soon' 'start_time=2025-01-21T00:00:00Z&end_time=2025-01-20T00:00:00Z'; do
+  expect "GET topics with $query" 400 GET "/api/v1/topics?$query"
+  holds '"error":"invalid_schema"'
+done
 
 # The operator's view
 expect 'GET the summary' 200 GET /status/summary

@@ -1,11 +1,11 @@
-"""Long work on what is stored, in short transactions: erase an author, forget what is too old, read again.
+"""Long work on what is stored, in short transactions: erase an author, forget what is old, rename topics, read again.
 
 Others get their turn between the steps, and a step is whole or not at all: whatever ends the process, the next one goes
 on. Reading again waits behind new conversations: an order feeds the queue only while it is short.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ log = get_logger()
 
 _MOST_A_STEP = 500  # rows a transaction, some tens of milliseconds
 _SHORT_QUEUE = 1_000  # a new conversation waits behind no more than these
+_MOST_RENAMED = 250  # insights a transaction: each is rewritten with its topics and counters
 _LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 600.0
 
@@ -29,7 +30,8 @@ _TIDY_EVERY_S = 600.0
 class Upkeep:
     """What goes on beside the queue; `run` until it is cancelled.
 
-    `on_requeued` is told when the queue has grown, `on_erased` when something must be forgotten in memory, too.
+    `renamed`: old ids of topics, and those that mean them now. `on_requeued` is told when the queue has grown,
+    `on_erased` when something must be forgotten in memory, too.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Upkeep:
         database: Database,
         *,
         retention: timedelta | None,
+        renamed: Mapping[str, str],
         now: Callable[[], datetime],
         on_requeued: Callable[[], None],
         on_erased: Callable[[], None],
     ) -> None:
         self._database = database
         self._retention = retention
+        self._renamed = renamed
         self._now = now
         self._on_requeued = on_requeued
         self._on_erased = on_erased
@@ -53,6 +57,7 @@ class Upkeep:
         while True:
             if tidied_at is None or (self._now() - tidied_at).total_seconds() >= _TIDY_EVERY_S:
                 await self._survive(self.forget_old, "retention_failed")
+                await self._survive(self.rename_topics, "renaming_failed")
                 tidied_at = self._now()
             await self._survive(self.read_again, "reanalysis_failed")
             self._ordered.clear()
@@ -78,6 +83,18 @@ class Upkeep:
         erased = await self._erase_all(partial(store.ids_accepted_before, moment=moment, limit=_MOST_A_STEP))
         if erased.conversations:
             log.info("retention_enforced", conversations=erased.conversations, insights=erased.insights)
+
+    async def rename_topics(self) -> None:
+        """Give stored insights the new ids of their topics.
+
+        Once is not enough: a replica that runs with an older file goes on writing old ids.
+        """
+        unit = partial(store.rename_topics, names=self._renamed, limit=_MOST_RENAMED)
+        total = 0
+        while self._renamed and (changed := await self._database.write(unit, alone=True)):
+            total += changed
+        if total:
+            log.info("topics_renamed", insights=total)
 
     async def order(self, query: ReanalysisQuery, *, matched: int) -> int:
         """Have what matches read again; returns the number of the order."""

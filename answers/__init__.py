@@ -19,6 +19,7 @@ from answers.operations import (
 )
 from answers.problem import Problem
 from answers.quality import CalibrationBin, QualityReport, Ratio, SentimentQuality, TopicQuality
+from answers.topic_counts import TopicCount, TopicCounts
 from answers.trends import Bucket, Feelings, Period, TopicTrend, Totals, Trends
 from answers.upkeep import Correction, Erasure, Estimate, Reanalyses, Reanalysis, ReanalysisAccepted
 
@@ -62,6 +63,8 @@ __all__ = [
     "Spending",
     "StreamEnd",
     "Summary",
+    "TopicCount",
+    "TopicCounts",
     "TopicQuality",
     "TopicTrend",
     "Totals",

@@ -11,6 +11,7 @@ class GrokAnalysis(TypedDict):
 
     `injection_suspected`: the text looks like instructions to a model; its confidence is capped. `corrected`: a person
     said otherwise, or agreed; sentiment, score, clusters and confidence are then as corrected.
+    `unlisted_topics`: what the model named that is no topic of the file, in its own words.
     """
 
     sentiment_score: float
@@ -23,6 +24,7 @@ class GrokAnalysis(TypedDict):
     model: str
     injection_suspected: bool
     corrected: bool
+    unlisted_topics: list[str]
 
 
 class Insight(TypedDict):

@@ -22,6 +22,7 @@ from queries.reanalyses import (
     oldest_order,
     ticks_per_conversation,
 )
+from queries.topic_counts import count_topics
 from queries.trends import read_trends
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "count_live",
     "count_matches",
     "count_to_reread",
+    "count_topics",
     "find_insights",
     "follow_insights",
     "get_conversation",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
+from sqlalchemy.orm import aliased
 
 from database import ReadSession
 from models import (
@@ -94,6 +95,17 @@ def estimate(session: ReadSession, wanted: InsightFilter, *, topics: Sequence[st
     after = None if wanted.end_time is None else -((EPOCH - wanted.end_time) // _LENGTHS["day"])
     counts = dict(_count_periods(session, wanted, Periods("day", first, after), keys=list(set(keys.values()))))
     return {topic: counts.get(key, 0) for topic, key in keys.items()}
+
+
+def count_alone(session: ReadSession, topic: str, *, start: datetime | None, end: datetime | None) -> int:
+    """How many insights of a time have this topic and no other: all that have it, less those of its sets."""
+    periods, edges = cut(start, end, spans=("day",))
+    sets = [key for key in _topic_keys(session, span="day") if "+" in key and topic in key.split("+")]
+    return sum(_count_alone_in_edge(session, edge, topic=topic) for edge in edges) + sum(
+        count if key == topic else -count
+        for period in periods
+        for key, count in _count_periods(session, InsightFilter(), period, keys=[topic, *sets])
+    )
 
 
 def _weights(session: ReadSession, topics: frozenset[str]) -> dict[str, int]:
@@ -202,6 +214,13 @@ def _edge_statement(dialect: str, topics: int) -> Select[int]:
     if topics:
         return statement.where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
     return statement
+
+
+def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:
+    beside = aliased(InsightTopic)
+    has_more = exists().where(beside.insight_id == InsightTopic.insight_id, beside.topic != topic)
+    wanted = [InsightTopic.topic == topic, *in_edge(OF_TOPIC.timestamp, edge), ~has_more]
+    return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0
 
 
 def _sentiments(wanted: InsightFilter) -> list[Sentiment]:

@@ -87,6 +87,7 @@ def to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
         "language": row.grok_analysis.get("language", "und"),
         "model": row.model,
         "injection_suspected": row.grok_analysis.get("injection_suspected", False),
+        "unlisted_topics": row.grok_analysis.get("unlisted_topics", []),
         "corrected": row.corrected_at is not None,
     }
 

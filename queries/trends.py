@@ -102,7 +102,7 @@ def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> T
         "driver": _driver(topics, sums.get(ALL_TOPICS, Sums()), earlier.get(ALL_TOPICS, Sums())),
         "topics": topics,
         "buckets": [
-            {"start_time": first, "end_time": last, **_feelings(part)}
+            {"start_time": first, "end_time": last, **feelings_of(part)}
             for part, (first, last) in zip(series, pairwise(frame.bounds), strict=True)
         ],
     }
@@ -141,7 +141,7 @@ def _driver(topics: Sequence[TopicTrend], now: Sums, before: Sums) -> str | None
 
 def _totals(now: Sums, before: Sums) -> Totals:
     return {
-        **_feelings(now),
+        **feelings_of(now),
         "change": {
             "count": now.count - before.count,
             "negative_share": _difference(_share(now), _share(before)),
@@ -150,7 +150,7 @@ def _totals(now: Sums, before: Sums) -> Totals:
     }
 
 
-def _feelings(sums: Sums) -> Feelings:
+def feelings_of(sums: Sums) -> Feelings:
     return {
         "count": sums.count,
         "positive": sums.positive,
@@ -174,7 +174,7 @@ def _difference(now: float | None, before: float | None) -> float | None:
     return None if now is None or before is None else round(now - before, 4)
 
 
-def sum_by_topic(session: ReadSession, *, start: datetime, end: datetime) -> dict[str, Sums]:
+def sum_by_topic(session: ReadSession, *, start: datetime | None, end: datetime | None) -> dict[str, Sums]:
     """What the insights from `start` until before `end` add up to: all under `*`, and by topic where any has it."""
     sums: defaultdict[str, Sums] = defaultdict(Sums)
     periods, edges = cut(start, end, spans=("day", "hour"))

@@ -65,6 +65,7 @@ class Question:
             tallies = (Tally.ASKED if own else Tally.CACHED, *self._audit(claim, analysis))
             if self.suspected:
                 tallies += (Tally.SUSPECTED,)
+            tallies += (Tally.UNLISTED,) * len(analysis.unlisted_topics)
             outcomes.append(
                 Completed(claim, analysis, model, cache_key=self.key if own and keep else None, tallies=tallies)
             )

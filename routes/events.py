@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 import queries
 from answers import LiveStatus, SkippedInsights, StreamEnd
 from errors import Overloaded
-from routes.shared import State, StateDep, errors_of
+from routes.shared import State, StateDep, current_topics, errors_of
 from routes.streams import EventStream, write_event
 from schemas import EventQuery
 
@@ -69,6 +69,7 @@ async def follow_events(
 
     With `Last-Event-ID` it goes on after that event; of more than 1,000 insights missed, it tells the newest 100.
     """
+    query = current_topics(state, query)
     if last_event_id is None:
         now = datetime.now(UTC)
         position = await state["database"].read(partial(queries.newest_position, now=now))

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 import answers
 import queries
-from answers import FacetValue, Trends
+from answers import FacetValue, TopicCounts, Trends
 from routes.exporting import MEDIA_TYPES, InsightsFile
-from routes.shared import JSONAnswer, StateDep, errors_of
-from schemas import Format, InsightQuery, TrendsQuery
+from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of
+from schemas import Format, InsightQuery, TopicsQuery, TrendsQuery
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
 _FILES: dict[str, Any] = {
@@ -32,7 +32,7 @@ async def find_insights(request: Request, query: Annotated[InsightQuery, Query()
 
     With `format=csv` or `jsonl` (or such an `Accept`) every match comes as a file; `X-Total-Count` says how many.
     """
-    database = state["database"]
+    database, query = state["database"], current_topics(state, query)
     if (form := query.format or _accepted(request)) is not Format.JSON:
         total = await database.read(partial(queries.count_matches, wanted=query))
         return InsightsFile(state["files"], query, form=form, total_count=total)
@@ -47,8 +47,17 @@ async def find_insights(request: Request, query: Annotated[InsightQuery, Query()
 @insights.get("/insights/trends", response_model=Trends, summary="What changed, since when, and which topic drove it")
 async def read_trends(query: Annotated[TrendsQuery, Query()], state: StateDep) -> Response:
     """Buckets without insights are there with zeros; the change is against the period of equal length just before."""
+    if query.topic is not None:
+        query = query.model_copy(update={"topic": current_topic(state, query.topic)})
     trends = partial(queries.read_trends, query=query, now=datetime.now(UTC))
     return JSONAnswer(await state["database"].read(trends))
+
+
+@insights.get("/topics", response_model=TopicCounts, summary="Every topic, how often it was found and how that felt")
+async def count_topics(query: Annotated[TopicsQuery, Query()], state: StateDep) -> Response:
+    """The topics of the file in its order, then those that only insights have (`listed` is false)."""
+    counts = partial(queries.count_topics, query=query, topics=state["topics"])
+    return JSONAnswer(await state["database"].read(counts))
 
 
 def _accepted(request: Request) -> Format:

@@ -10,7 +10,7 @@ import answers
 import queries
 import store
 from answers import Estimate
-from routes.shared import JSONAnswer, State, StateDep, errors_of, limit_expensive
+from routes.shared import JSONAnswer, State, StateDep, current_topics, errors_of, limit_expensive
 from schemas import ReanalysisQuery
 from xai import TICKS_PER_USD
 
@@ -30,6 +30,7 @@ async def reanalyze(request: Request, query: Annotated[ReanalysisQuery, Query()]
     No answer that was kept from before the request serves, and a correction stays. At most 10 times a minute.
     """
     limit_expensive(request, state)
+    query = current_topics(state, query)
     estimate = await _estimate(query, state)
     if query.dry_run:
         return JSONAnswer({"status": "dry_run", **estimate})

@@ -1,6 +1,6 @@
 """What every handler shares: what `main` built, how answers are serialised, which errors a route can give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import orjson
@@ -20,11 +20,13 @@ from rate_limiter import FairLimiter
 from reader import PackSize
 from routes.exporting import Files
 from routes.streams import Streams
+from schemas import EventQuery, InsightQuery, ReanalysisQuery
 from telemetry import Metrics
 from topics import Topic
 from upkeep import Upkeep
 
 M = TypeVar("M", bound=BaseModel)
+Q = TypeVar("Q", InsightQuery, ReanalysisQuery, EventQuery)
 
 
 class State(TypedDict):
@@ -46,7 +48,8 @@ class State(TypedDict):
     metrics: Metrics
     streams: Streams
     budget_usd: float | None
-    topics: tuple[Topic, ...]
+    topics: Sequence[Topic]
+    former_topics: Mapping[str, str]  # old ids to those that mean them now
 
 
 class JSONAnswer(Response):
@@ -66,9 +69,17 @@ async def _provide_state(request: Request) -> State:
     return get_state(request)  # a provider that is no coroutine would run in a thread of its own
 
 
+def current_topic(state: State, topic: str) -> str:
+    """The id to look for: an old one of a topic that was renamed or merged stands for the new one."""
+    return state["former_topics"].get(topic, topic)
+
+
+def current_topics(state: State, query: Q) -> Q:
+    """The same query, with the ids that its topics have now."""
+    return query.model_copy(update={"topic": [current_topic(state, topic) for topic in query.topic]})
+
+
 StateDep = Annotated[State, Depends(_provide_state)]
-
-
 ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
     str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
 ]

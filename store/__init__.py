@@ -20,6 +20,7 @@ from store.accepting import (
 from store.correcting import correct, withdraw_correction
 from store.erasing import Erased, erase_conversations, ids_accepted_before, ids_of_author
 from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
+from store.renaming import rename_topics
 from store.spending import (
     BudgetReached,
     Reservation,
@@ -82,6 +83,7 @@ __all__ = [
     "purge_cache",
     "purge_idempotency_keys",
     "release_abandoned",
+    "rename_topics",
     "renew_leases",
     "requeue",
     "reserve_call",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from database import WriteSession
 from models import InsightRow, InsightTopic
@@ -58,7 +58,15 @@ def add_insights(session: WriteSession, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def find_insights(session: WriteSession, conversation_ids: Iterable[str]) -> dict[str, StoredInsight]:
-    """By conversation, locked until the commit: who counts them out must be the only one."""
+    """By conversation, locked until the commit."""
+    found = lock_insights(session, InsightRow.conversation_id.in_(conversation_ids))
+    return {insight.conversation_id: insight for insight in found}
+
+
+def lock_insights(
+    session: WriteSession, wanted: ColumnElement[bool], *, skip_locked: bool = False
+) -> list[StoredInsight]:
+    """Locked until the commit, for who counts insights out must be the only one; in one order, never crosswise."""
     columns = (
         InsightRow.id,
         InsightRow.conversation_id,
@@ -67,9 +75,8 @@ def find_insights(session: WriteSession, conversation_ids: Iterable[str]) -> dic
         InsightRow.confidence,
         InsightRow.clusters,
     )
-    statement = select(*columns).where(InsightRow.conversation_id.in_(conversation_ids)).with_for_update()
-    rows = session.execute(statement.order_by(InsightRow.id)).mappings()
-    return {row["conversation_id"]: _stored(row["id"], row) for row in rows}
+    statement = select(*columns).where(wanted).order_by(InsightRow.id).with_for_update(skip_locked=skip_locked)
+    return [_stored(row["id"], row) for row in session.execute(statement).mappings()]
 
 
 def change_insights(session: WriteSession, changes: Sequence[Change]) -> None:

@@ -18,6 +18,7 @@ from store.insights import Change, add_insights, change_insights, find_insights,
 from store.tallies import add_tallies, insert_of
 
 MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
+_ONLY_SHOWN = {"summary", "language", "injection_suspected", "unlisted_topics"}  # of an analysis; nobody asks by them
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,7 @@ def _insight_row(outcome: Completed, *, now: datetime) -> dict[str, Any]:
         "author": claim.author,
         **judged(score=analysis.sentiment_score, confidence=analysis.confidence, clusters=analysis.clusters),
         "reasoning": analysis.reasoning,
-        "grok_analysis": analysis.model_dump(mode="json", include={"summary", "language", "injection_suspected"}),
+        "grok_analysis": analysis.model_dump(mode="json", include=_ONLY_SHOWN),
         "model": outcome.model,
         "created_at": now,
     }

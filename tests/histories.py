@@ -107,6 +107,11 @@ def live(session: WriteSession, events: Sequence[Event], *, dice: random.Random 
     Returns those that are left, as they are then.
     """
     forget(session)
+    return grow(session, events, dice=dice)
+
+
+def grow(session: WriteSession, events: Sequence[Event], *, dice: random.Random | None = None) -> list[Event]:
+    """Add them to those that are there; those that are left of them."""
     left: list[Event] = []
     for step in range(0, len(events), 5):
         added = events[step : step + 5]

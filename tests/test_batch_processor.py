@@ -719,6 +719,19 @@ async def test_what_became_of_rows_is_counted_once_and_not_for_those_who_lost_th
     assert sample(metrics, 'insights_prefilter_skips_total{reason="link_only"}') == 1
 
 
+async def test_a_topic_that_is_none_is_kept_with_the_insight_and_counted(
+    make_processor: MakeProcessor, accept: Any, database: FaultyDatabase, metrics: Metrics
+) -> None:
+    named = ScriptedAnalyzer(lambda texts: [analysis_of(text, unlisted_topics=("pets", "luggage")) for text in texts])
+    await accept("late parcel")
+
+    await turn(make_processor(named))
+
+    [insight] = await insights(database)
+    assert insight["grok_analysis"]["unlisted_topics"] == ["pets", "luggage"]
+    assert sample(metrics, "insights_unlisted_topics_total") == 2
+
+
 async def test_the_throughput_is_that_of_the_last_minute(
     make_processor: MakeProcessor, accept: Any, clock: HandClock
 ) -> None:

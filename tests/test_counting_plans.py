@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import Connection
 
 import queries
+import store
 from database import WriteSession
 from queries.counting import count_insights
-from schemas import InsightQuery, Sentiment, TrendsQuery
+from schemas import InsightQuery, Sentiment, TopicsQuery, TrendsQuery
 from store.counting import Countable, count_out
 from tests.test_query_plans import FIRST, connection, plans_of, scanned
+from topics import Topic
 
 __all__ = ["connection"]  # the fixture: 20,000 insights, and as many counters
 
@@ -29,10 +31,16 @@ def trends(**wanted: Any) -> Callable[[WriteSession], Any]:
     return partial(queries.read_trends, query=TrendsQuery.model_validate({"days": 30, **wanted}), now=FIRST)
 
 
+def topics(**wanted: Any) -> Callable[[WriteSession], Any]:
+    listed = [Topic("topic 7", "Seven", "The seventh.", ()), Topic("other", "Other", "None.", ())]
+    return partial(queries.count_topics, query=TopicsQuery(**wanted), topics=listed)
+
+
 def plans_by_table(connection: Connection, unit: Callable[[WriteSession], Any]) -> dict[str, list[str]]:
-    """The plans of the statements that read counters, and of those that read insights."""
+    """The plans of the statements that read counters, and of those that read insights; tallies are a dozen rows."""
     found: dict[str, list[str]] = {"counters": [], "insights": []}
-    for statement, plan in plans_of(connection, unit).items():
+    plans = plans_of(connection, unit).items()
+    for statement, plan in [(statement, plan) for statement, plan in plans if "FROM tallies" not in statement]:
         found["counters" if "insight_counts" in statement else "insights"].append(plan)
     return found
 
@@ -62,6 +70,14 @@ def plans_by_table(connection: Connection, unit: Callable[[WriteSession], Any]) 
             trends(days=2, tz="Asia/Kolkata", topic="topic 7"),
             ["ix_insights_timestamp", "pk_insight_topics"],
             id="trends where hours are cut in halves",
+        ),
+        pytest.param(topics(), [], id="topics"),
+        pytest.param(topics(**WHOLE_DAYS), [], id="topics of whole days"),
+        pytest.param(topics(start_time=FIRST), [], id="topics since a day began"),
+        pytest.param(
+            topics(**RAGGED),
+            ["ix_insights_timestamp", "pk_insight_topics", "ix_insight_topics_insight_id"],
+            id="topics of a time",
         ),
     ],
 )
@@ -106,3 +122,14 @@ def test_what_is_erased_is_taken_off_its_own_counters(connection: Connection) ->
 
     assert "pk_insight_counts" in plan
     assert scanned(plan) == [], plan
+
+
+def test_insights_with_an_old_topic_are_found_by_it_and_changed_one_by_one(connection: Connection) -> None:
+    names = {"topic 7": "other", "other": "topic 9"}  # what is stored of this topic says `other` in the insight itself
+
+    plans = plans_of(connection, partial(store.rename_topics, names=names, limit=100))
+
+    told = "\n\n".join(plans.values())
+    assert len(plans) == 4  # which, their counters, themselves, their topics
+    assert [name for name in ("pk_insight_topics", "pk_insight_counts", "topics_insight_id") if name not in told] == []
+    assert scanned(told) == [], told

@@ -17,6 +17,10 @@ from tests.fake_xai_answers import result_for, score_of
 pytestmark = pytest.mark.unit
 
 PROMPT = Prompt({"delivery_problems": "Late or lost.", "billing_issues": "Money.", "other": "Anything else."})
+FOLDING = Prompt(
+    {"delivery_problems": "Late.", "billing_issues": "Money.", "billing_issues_23": "Last year.", "other": "Else."},
+    aliases={"Late & lost parcels": "delivery_problems", "parcels": "delivery_problems", "?": "billing_issues"},
+)
 TEXTS = {100_001 + number: f"text number {number}" for number in range(6)}
 IDS = list(TEXTS)
 NOISE: list[object] = [None, 3, "text", [], {}, {"id": "100001"}, {"id": True}]
@@ -165,6 +169,7 @@ def test_what_is_no_answer_is_refused_whole(content: str) -> None:
         pytest.param({"language": 3}, id="a language that is a number"),
         pytest.param({"verdict": "fine"}, id="a member nobody asked for"),
         pytest.param({"injection_suspected": False}, id="a member that is ours to set"),
+        pytest.param({"unlisted_topics": ["delivery"]}, id="another that is ours to set"),
     ],
 )
 def test_a_result_that_breaks_the_schema_is_its_items_problem_alone(changed: dict[str, object]) -> None:
@@ -210,12 +215,68 @@ def test_a_result_without_a_member_is_a_problem(missing: str) -> None:
         pytest.param(["nonsense", "billing_issues"], ("billing_issues",), id="ours beside another"),
         pytest.param(["other", "billing_issues"], ("billing_issues",), id="other beside one of ours"),
         pytest.param(["other"], ("other",), id="other alone"),
+        pytest.param(["Delivery  problems"], ("delivery_problems",), id="other case and blanks"),
+        pytest.param(["delivery-problems."], ("delivery_problems",), id="a hyphen and a full stop"),
+        pytest.param(["delivery_problem"], ("delivery_problems",), id="one letter short"),
+        pytest.param(["deliverry_problems"], ("delivery_problems",), id="one letter too many"),
+        pytest.param(["Late & lost parcels"], ("delivery_problems",), id="by its name"),
+        pytest.param(["parcels"], ("delivery_problems",), id="by a former id"),
+        pytest.param(["PARCELS", "delivery_problems"], ("delivery_problems",), id="one said in two ways"),
+        pytest.param(["delivery"], ("other",), id="half of one"),
+        pytest.param(["problems"], ("other",), id="the other half"),
+        pytest.param(["billing_delivery_problems"], ("other",), id="one and half of another"),
+        pytest.param(["billing_issues_24"], ("other",), id="either of two"),
+        pytest.param(["!"], ("other",), id="no word at all"),
+        pytest.param([""], ("other",), id="nothing"),
+        pytest.param(["nonsense", *["x"] * 10, "billing_issues"], ("other",), id="ours behind far too many"),
     ],
 )
 def test_topics_are_folded_into_ours(said: list[str], kept: tuple[str, ...]) -> None:
-    reply = read([result(IDS[0], clusters=said)], expected=[IDS[0]])
+    assert fold(said).clusters == kept
 
-    assert reply.analyses[IDS[0]].clusters == kept
+
+def test_an_id_to_the_letter_is_that_topic_whatever_else_looks_like_it() -> None:
+    prompt = Prompt({"a__b": "One.", "a_b": "Two.", "other": "Else."}, aliases={"A b": "other", "a__b ": "a_b"})
+    content = json.dumps({"results": [result(IDS[0], clusters=["a__b", "a_b"])]})
+
+    assert prompt.read_reply(content, expected=[IDS[0]]).analyses[IDS[0]].clusters == ("a__b", "a_b")
+
+
+@pytest.mark.parametrize(
+    ("said", "unlisted"),
+    [
+        pytest.param(["billing_issues", "delivery_problem", "other"], (), id="all of them ours"),
+        pytest.param(["Delivery"], ("Delivery",), id="half of one"),
+        pytest.param(["billing_issues", "lost luggage"], ("lost luggage",), id="one beside ours"),
+        pytest.param(["d", "a", "c", "b"], ("d", "a", "c"), id="more than three"),
+        pytest.param(["lost  luggage", "lost\nluggage"], ("lost luggage",), id="one spaced in two ways"),
+        pytest.param(["\x00lug\u202e\u200bgage\x1b \t"], ("luggage",), id="with what nobody sees"),
+        pytest.param(["", " ", "\u200b"], (), id="nothing to keep"),
+        pytest.param(["x" * 63 + " y"], ("x" * 63,), id="a long one"),
+        pytest.param(["\U0001f9f3" * 100_000], ("\U0001f9f3" * 64,), id="a very long one"),
+        pytest.param([7, None, ["billing_issues"], "refund?"], ("refund?",), id="beside what is no text"),
+    ],
+)
+def test_what_is_in_no_list_is_kept_as_it_was_said(said: list[object], unlisted: tuple[str, ...]) -> None:
+    assert fold(said).unlisted_topics == unlisted
+
+
+@given(st.lists(st.text(max_size=80) | st.sampled_from(["other", "Billing issues", "delivery_problms"]), max_size=12))
+def test_whatever_is_said_no_topic_is_new(said: list[str]) -> None:
+    content = json.dumps({"results": [result(IDS[0], clusters=[*said, "last"])]})
+    try:
+        [analysis] = FOLDING.read_reply(content, expected=[IDS[0]]).analyses.values()
+    except ValueError:  # a lone surrogate is no JSON
+        return
+
+    assert set(analysis.clusters) <= {"delivery_problems", "billing_issues", "billing_issues_23", "other"}
+    assert analysis.clusters == ("other",) or "other" not in analysis.clusters
+    assert all(label.isprintable() or label.split() for label in analysis.unlisted_topics)
+
+
+def fold(said: Sequence[object]) -> Analysis:
+    content = json.dumps({"results": [result(IDS[0], clusters=said)]})
+    return FOLDING.read_reply(content, expected=[IDS[0]]).analyses[IDS[0]]
 
 
 def test_what_nobody_sees_is_taken_out_of_free_text() -> None:
@@ -270,8 +331,17 @@ def test_the_version_follows_the_topics() -> None:
     assert Prompt({"other": "Anything else."}).version != PROMPT.version
 
 
-def test_the_schema_asks_for_every_field_of_an_analysis_but_the_one_that_is_ours() -> None:
+def test_a_topic_that_is_renamed_makes_another_version_so_that_no_kept_answer_brings_the_old_id_back() -> None:
+    renamed = Prompt(
+        {"parcels": "Late or lost.", "billing_issues": "Money.", "other": "Anything else."},
+        aliases={"delivery_problems": "parcels"},
+    )
+
+    assert renamed.version != PROMPT.version
+
+
+def test_the_schema_asks_for_every_field_of_an_analysis_but_those_that_are_ours() -> None:
     schema = PROMPT.response_format["json_schema"]["schema"]["properties"]["results"]["items"]
 
-    assert set(schema["required"]) == {"id", *Analysis.model_fields} - {"injection_suspected"}
+    assert set(schema["required"]) == {"id", *Analysis.model_fields} - {"injection_suspected", "unlisted_topics"}
     assert schema["additionalProperties"] is False

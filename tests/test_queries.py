@@ -281,6 +281,7 @@ async def test_an_insight_tells_all_that_the_analyzer_said(database: Database, c
         "model": "grok-4.3",
         "injection_suspected": False,
         "corrected": False,
+        "unlisted_topics": [],
     }
 
 

@@ -119,6 +119,18 @@ def test_an_answer_to_what_looks_like_instructions_is_marked_and_believed_less(a
     assert Tally.SUSPECTED in outcome.tallies
 
 
+def test_every_topic_that_is_none_is_counted() -> None:
+    analysis = analysis_of("x", unlisted_topics=("lost luggage", "pets"))
+
+    question = ask("late parcel", 1)
+    question.join(ask("late parcel", 2))
+
+    outcomes = question.answered(analysis, model="grok-4.3", asked=True)
+
+    tallies = [outcome.tallies for outcome in outcomes if isinstance(outcome, Completed)]
+    assert tallies == [(Tally.ASKED, Tally.UNLISTED, Tally.UNLISTED), (Tally.CACHED, Tally.UNLISTED, Tally.UNLISTED)]
+
+
 def test_a_doubt_of_the_models_own_is_kept() -> None:
     question = ask(INJECTION)
 

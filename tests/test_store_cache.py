@@ -48,6 +48,7 @@ async def test_an_answer_is_known_with_the_model_that_gave_it(database: Database
         summary="late",
         language="de",
         injection_suspected=True,
+        unlisted_topics=("lost luggage",),
     )
 
     await save(database, clock, Completed(one, rich, "grok-4.3", cache_key=KEY))
