@@ -14,7 +14,7 @@ import queries
 import store
 from database import Database, WriteSession
 from errors import Conflict, Overloaded, StorageFull
-from schemas import ReanalysisQuery
+from parameters import ReanalysisQuery
 from store import Erased, Step
 from telemetry import get_logger
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from errors import InvalidSchema
-from schemas import MOST_TREND_DAYS, TrendsQuery
+from parameters import MOST_TREND_DAYS, TrendsQuery
 
 _HOUR = timedelta(hours=1)
 

@@ -24,8 +24,9 @@ from models import (
     InsightTopic,
     tenth_key,
 )
+from parameters import InsightFilter
 from queries.columns import ALL, OF_TOPIC
-from schemas import InsightFilter, Sentiment
+from schemas import Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}

@@ -7,9 +7,10 @@ from sqlalchemy import func, select
 from answers import FacetValue
 from database import ReadSession
 from models import InsightRow, InsightTopic
+from parameters import Facet, InsightFilter, InsightQuery
 from queries.counting import single_topics
 from queries.paging import count_matches, matches
-from schemas import Facet, InsightFilter, InsightQuery, Sentiment
+from schemas import Sentiment
 
 _MOST_AUTHORS = 20
 

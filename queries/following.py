@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, exists, func, select
 from answers import Insight
 from database import ReadSession
 from models import InsightRow, InsightTopic
+from parameters import EventQuery, InsightQuery
 from queries.counting import count_insights
 from queries.insights import INSIGHT_COLUMNS, to_insight
 from queries.reading import oldest_due, queue_depth
-from schemas import EventQuery, InsightQuery
 
 MOST_A_TURN = 100  # a turn is a second: more than anyone reads, and at most 1 MB of tweets
 MOST_MISSED = 1_000  # ten turns to catch up with; whoever is further behind is better served by pages

@@ -7,10 +7,10 @@ from sqlalchemy import Row
 from answers import GrokAnalysis, Insight, InsightPage
 from database import ReadSession
 from models import InsightRow
+from parameters import InsightFilter, InsightQuery, Position
 from queries.facets import count_facets
 from queries.paging import count_matches, read_page
 from queries.searching import snippets
-from schemas import InsightFilter, InsightQuery, Position
 
 ANALYSIS_COLUMNS = (
     InsightRow.sentiment_score,

@@ -8,8 +8,9 @@ from sqlalchemy import text as sql
 
 from database import ReadSession
 from models import Conversation, GrokCall, GrokUsage, TallyRow
+from parameters import InsightFilter
 from queries.counting import count_insights
-from schemas import InsightFilter, Status, Tally
+from schemas import Status, Tally
 
 
 @dataclass(frozen=True, slots=True)

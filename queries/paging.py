@@ -18,10 +18,11 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from database import ReadSession
 from models import InsightRow, InsightTopic
+from parameters import InsightFilter, Position
 from queries.columns import ALL, OF_TOPIC, Rows
 from queries.counting import count_insights, estimate
 from queries.searching import holds_words, matching_ids
-from schemas import InsightFilter, Position, Sentiment
+from schemas import Sentiment
 
 Columns = tuple[InstrumentedAttribute[Any], ...]
 Page = Select[*tuple[Any, ...]]

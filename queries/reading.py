@@ -14,8 +14,9 @@ from answers import ConversationPage, Correction
 from database import ReadSession
 from errors import NotFound
 from models import CachedAnalysis, Conversation, CorrectionRow, InsightRow
+from parameters import ConversationQuery
 from queries.insights import ANALYSIS_COLUMNS, to_analysis
-from schemas import Analysis, ConversationQuery, Sentiment, Status
+from schemas import Analysis, Sentiment, Status
 
 _CONVERSATION_COLUMNS = (
     Conversation.id,

@@ -9,8 +9,8 @@ from sqlalchemy import Row, func, select
 from answers import Reanalysis
 from database import ReadSession
 from models import GrokUsage, InsightRow, ReanalysisRow
+from parameters import Position, ReanalysisQuery
 from queries.paging import count_matches, matches, read_page
-from schemas import Position, ReanalysisQuery
 
 _COLUMNS = (
     InsightRow.id,

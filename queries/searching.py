@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from database import ReadSession
 from models import WORDS, InsightRow
-from schemas import Words, parse_words
+from parameters import Words, parse_words
 
 _WORDS = table(WORDS, column("rowid"), column(WORDS))
 # Marks that no text needs: from the private use area. They become <mark> once the text around them is escaped.

@@ -7,9 +7,10 @@ from sqlalchemy import select
 from answers import TopicCount, TopicCounts
 from database import ReadSession
 from models import ALL_TOPICS, TallyRow
+from parameters import TopicsQuery
 from queries.counting import count_alone
 from queries.trends import Sums, feelings_of, sum_by_topic
-from schemas import Tally, TopicsQuery
+from schemas import Tally
 from topics import FALLBACK, Topic
 
 

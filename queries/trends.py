@@ -25,10 +25,11 @@ from models import (
     InsightRow,
     InsightTopic,
 )
+from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
 from queries.counting import Edge, cut, in_edge, in_periods, single_topics, topic_key
-from schemas import Sentiment, TrendsQuery
+from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
 _SENTIMENTS = tuple(Sentiment)

@@ -6,8 +6,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from injection import looks_like_instructions
 from prefilter import Keep, Skip
+from reader.injection import looks_like_instructions
 from schemas import Analysis, Sentiment, Tally
 from store import Claim, Completed, Outcome
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 import answers
 import queries
 import store
+from parameters import ConversationQuery, RetryQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, errors_of, limit_expensive
-from schemas import ConversationQuery, RetryQuery
 
 conversations = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])
 

@@ -11,8 +11,9 @@ import queries
 import store
 from bodies import JSON_TYPE, SINGLE_LIMIT_BYTES, check_media_type, parse_json, read_body
 from errors import InvalidSchema
+from parameters import QualityQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, body_of, errors_of, get_state, validate
-from schemas import CorrectionIn, QualityQuery
+from schemas import CorrectionIn
 
 corrections = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["quality"])
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Response
 
 import answers
 from errors import NotFound
+from parameters import ErasureQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, errors_of
-from schemas import ErasureQuery
 from store import Erased
 
 erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])

@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 import queries
 from answers import LiveStatus, SkippedInsights, StreamEnd
 from errors import Overloaded
+from parameters import EventQuery
 from routes.shared import State, StateDep, current_topics, errors_of
 from routes.streams import EventStream, write_event
-from schemas import EventQuery
 
 _RETRY_MS = 2000  # a restart takes about as long
 _TURN_S = 1.0

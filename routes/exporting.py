@@ -16,7 +16,7 @@ import queries
 from answers import Insight
 from database import Database
 from errors import Overloaded
-from schemas import Format, InsightQuery, Position
+from parameters import Format, InsightQuery, Position
 
 MEDIA_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.JSONL: "application/x-ndjson"}
 COLUMNS = (

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request, Response
 import answers
 import queries
 from answers import FacetValue, TopicCounts, Trends
+from parameters import Format, InsightQuery, TopicsQuery, TrendsQuery
 from routes.exporting import MEDIA_TYPES, InsightsFile
 from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of
-from schemas import Format, InsightQuery, TopicsQuery, TrendsQuery
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
 _FILES: dict[str, Any] = {

@@ -10,8 +10,8 @@ import answers
 import queries
 import store
 from answers import Estimate
+from parameters import ReanalysisQuery
 from routes.shared import JSONAnswer, State, StateDep, current_topics, errors_of, limit_expensive
-from schemas import ReanalysisQuery
 from xai import TICKS_PER_USD
 
 reanalyses = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["quality"])

@@ -15,12 +15,12 @@ from database import Database
 from errors import RateLimitExceeded
 from intake import Intake
 from lane import Lane
+from parameters import EventQuery, InsightQuery, ReanalysisQuery
 from problems import invalid_schema
 from rate_limiter import FairLimiter
 from reader import PackSize
 from routes.exporting import Files
 from routes.streams import Streams
-from schemas import EventQuery, InsightQuery, ReanalysisQuery
 from telemetry import Metrics
 from topics import Topic
 from upkeep import Upkeep

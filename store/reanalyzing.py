@@ -14,7 +14,8 @@ from sqlalchemy import insert, select, update
 from database import WriteSession
 from errors import Conflict, NotFound
 from models import Conversation, ReanalysisRow
-from schemas import Position, Status
+from parameters import Position
+from schemas import Status
 
 
 @dataclass(frozen=True, slots=True)

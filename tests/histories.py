@@ -12,7 +12,8 @@ from sqlalchemy import delete, select
 import store
 from database import WriteSession
 from models import Conversation, InsightCount, InsightRow
-from schemas import Analysis, ConversationIn, CorrectionIn, Position, Sentiment
+from parameters import Position
+from schemas import Analysis, ConversationIn, CorrectionIn, Sentiment
 from store import Completed, Step, Submission
 from store.counting import Countable
 

@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "telemetry"}),
     frozenset({"answers", "schemas", "topics"}),
+    frozenset({"parameters"}),
     frozenset(
         {
             "bodies",
             "circuit_breaker",
             "database",
-            "injection",
             "local_analyzer",
             "models",
             "problems",

@@ -26,10 +26,11 @@ from errors import (
 )
 from grok_client import PackAnswer
 from intake import Intake
+from parameters import InsightQuery
 from prefilter import Prefilter
 from queue_lock import QueueLock
 from reader import PackLimits, PackSize, Reader
-from schemas import Analysis, ConversationIn, InsightQuery
+from schemas import Analysis, ConversationIn
 from telemetry import Metrics
 from tests.harness import HandClock, score_of
 from tests.scripted_analyzer import POLICY, FaultyDatabase, ScriptedAnalyzer, analysis_of, open_faulty

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from errors import InvalidSchema
+from parameters import TrendsQuery
 from queries.buckets import Frame, bounds_of, span_of
-from schemas import TrendsQuery
 from tests.histories import NOW, PLACES, TICK, Place
 
 pytestmark = pytest.mark.unit

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import pytest
 
 from database import Database, WriteSession
+from parameters import InsightFilter, InsightQuery, Position
 from queries.counting import Edge, Periods, count_insights, cut, single_topics
 from queries.insights import INSIGHT_COLUMNS
 from queries.paging import read_page
-from schemas import InsightFilter, InsightQuery, Position, Sentiment
+from schemas import Sentiment
 from store.counting import Countable, count_in, count_out, day_of, hour_of
 from tests.histories import (
     HISTORIES,

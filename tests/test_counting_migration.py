@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection
 
 from database import ReadSession, WriteSession
+from parameters import InsightQuery
 from queries.counting import count_insights
-from schemas import InsightQuery
 from store.counting import count_in
 from tests.histories import Event, countables, counters
 from tests.test_migrations import connection, go_back, migrate

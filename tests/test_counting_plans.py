@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 import queries
 import store
 from database import WriteSession
+from parameters import InsightQuery, TopicsQuery, TrendsQuery
 from queries.counting import count_insights
-from schemas import InsightQuery, Sentiment, TopicsQuery, TrendsQuery
+from schemas import Sentiment
 from store.counting import Countable, count_out
 from tests.test_query_plans import FIRST, connection, plans_of, scanned
 from topics import Topic
@@ -130,6 +131,6 @@ def test_insights_with_an_old_topic_are_found_by_it_and_changed_one_by_one(conne
     plans = plans_of(connection, partial(store.rename_topics, names=names, limit=100))
 
     told = "\n\n".join(plans.values())
-    assert len(plans) == 4  # which, their counters, themselves, their topics
-    assert [name for name in ("pk_insight_topics", "pk_insight_counts", "topics_insight_id") if name not in told] == []
+    assert len(plans) == 5  # corrections, which, their counters, themselves, their topics
+    assert [name for name in ("insight_topics_", "pk_insight_counts", "topics_insight_id") if name not in told] == []
     assert scanned(told) == [], told

@@ -11,9 +11,9 @@ import pytest
 
 import queries
 from database import Database, ReadSession, WriteSession
+from parameters import EventQuery
 from queries import Followed
 from queries.following import GAP_FILLS_WITHIN, MOST_A_TURN, MOST_MISSED
-from schemas import EventQuery
 from tests.harness import HandClock
 from tests.test_queries import draw, fill, is_wanted, numbers
 

@@ -19,10 +19,10 @@ from starlette.types import Message
 
 from database import Database, ReadSession
 from errors import DatabaseBusy
+from parameters import EventQuery
 from routes import State, Streams
 from routes.events import Feed
 from routes.streams import MOST_STREAMS, EventStream
-from schemas import EventQuery
 from tests.fake_xai import running_fake_xai
 from tests.harness import ROOT, Json, Service, post_one, running_app, running_service, wait_until
 from tests.test_http_intake import BULK, assert_problem

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from injection import looks_like_instructions
 from prompts import Prompt, Reply
+from reader.injection import looks_like_instructions
 from tests.fake_xai_answers import Json, result_for
 from tests.hostile_texts import HOSTILE_TEXTS, ORDINARY_TEXTS, HostileText
 

@@ -12,7 +12,8 @@ import store
 from answers import Insight, InsightPage
 from database import Database
 from errors import NotFound
-from schemas import Analysis, ConversationIn, ConversationQuery, InsightQuery, Sentiment, Status
+from parameters import ConversationQuery, InsightQuery
+from schemas import Analysis, ConversationIn, Sentiment, Status
 from store import Claim, Completed, Failed, Outcome, Released, Skipped, Submission
 from tests.harness import HandClock
 

@@ -13,17 +13,9 @@ import queries
 import store
 from database import ReadSession, WriteSession, parse_database_url
 from models import Base, InsightRow
+from parameters import ConversationQuery, EventQuery, InsightFilter, InsightQuery, Position
 from queries.paging import read_page
-from schemas import (
-    ConversationIn,
-    ConversationQuery,
-    EventQuery,
-    InsightFilter,
-    InsightQuery,
-    Position,
-    Sentiment,
-    Status,
-)
+from schemas import ConversationIn, Sentiment, Status
 from store import Claim, Idempotency, Reservation, Settlement, Submission
 from store.counting import hour_of
 

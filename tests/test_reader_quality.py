@@ -10,8 +10,9 @@ import pytest
 import queries
 from errors import DatabaseBusy, GrokAuth, GrokReplyInvalid, GrokUnavailable, InsightsError, StorageFull
 from local_analyzer import LocalAnalyzer
+from parameters import InsightQuery
 from reader import PackLimits, Reader
-from schemas import InsightQuery, Tally
+from schemas import Tally
 from store import Completed, Failed, Released
 from tests.harness import HandClock
 from tests.scripted_analyzer import POLICY, Bench, Results, ScriptedAnalyzer, analysis_of, open_bench

@@ -14,8 +14,8 @@ from sqlalchemy import select
 import store
 from database import Database, WriteSession
 from models import InsightRow, InsightTopic
+from parameters import InsightQuery
 from queries.counting import count_insights
-from schemas import InsightQuery
 from store.renaming import renamed_topics
 from tests.histories import HISTORIES, NOW, TOPICS, Event, Place, counters, draw_events, grow, live
 from tests.test_counting import matches, recount

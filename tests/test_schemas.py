@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from schemas import Analysis, BulkIn, ConversationIn, ConversationQuery, InsightQuery, Position, Sentiment, parse_time
+from parameters import ConversationQuery, InsightQuery, Position
+from schemas import Analysis, BulkIn, ConversationIn, Sentiment, parse_time
 
 pytestmark = pytest.mark.unit
 

@@ -10,9 +10,10 @@ import pytest
 
 from answers import TopicCounts
 from database import Database, WriteSession
+from parameters import TopicsQuery
 from queries import count_topics
 from queries.counting import count_alone
-from schemas import Tally, TopicsQuery
+from schemas import Tally
 from store import add_tallies
 from tests.histories import HISTORIES, NOW, TICK, Event, Place, draw_events, live
 from tests.test_trends import feelings

@@ -11,8 +11,9 @@ import pytest
 
 from answers import Trends
 from database import Database, WriteSession
+from parameters import TrendsQuery
 from queries.trends import Sums, read_trends, sum_by_bucket, sum_by_topic
-from schemas import Sentiment, TrendsQuery
+from schemas import Sentiment
 from tests.histories import HISTORIES, NOW, TICK, TOPICS, Event, Place, draw_events, live
 
 DAY = timedelta(days=1)
