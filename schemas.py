@@ -149,7 +149,7 @@ class ConversationIn(_Wire):
         StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, strict=True),
         AfterValidator(_refuse_nul),
     ] = Field(examples=["Still waiting on my order, third week now"], description="What the customer wrote.")
-    author: Name | None = Field(default=None, examples=["customer123"])
+    author: Name | None = Field(default=None, examples=["customer123"], description="Who wrote it.")
     timestamp: UtcTime | None = Field(default=None, examples=["2025-01-20T10:00:00Z"], description="Default: now.")
     raw_data: Annotated[dict[str, Any] | None, AfterValidator(_check_raw_data)] = Field(
         default=None, description="Anything else about it, at most 64 KB as JSON.", examples=[{"likes": 3}]
@@ -162,7 +162,7 @@ class ConversationIn(_Wire):
 class BulkIn(_Wire):
     """1 to 500 conversations; items are validated one by one, so that a bad one does not stop the others."""
 
-    conversations: Annotated[list[Any], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
+    conversations: Annotated[list[Any], Field(min_length=1, max_length=MAX_BULK_ITEMS, description="Each on its own.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +197,18 @@ class InsightQuery(_Wire):
 
     start_time: UtcTime | None = Field(default=None, description="Inclusive.")
     end_time: UtcTime | None = Field(default=None, description="Exclusive.")
-    limit: int = Field(default=100, ge=1, le=1000)
+    limit: int = Field(default=100, ge=1, le=1000, description="So many at most.")
     cursor: Annotated[
         Position | None,
         BeforeValidator(_decode_cursor, json_schema_input_type=str | None),
         Field(default=None, description="`metadata.next_cursor` of the page before."),
     ]
-    min_confidence: float | None = Field(default=None, ge=0, le=1)
-    sentiment: Sentiment | None = None
+    min_confidence: float | None = Field(default=None, ge=0, le=1, description="At least this sure.")
+    sentiment: Sentiment | None = Field(
+        default=None, description="By score: positive above 0.1, negative below -0.1, neutral between."
+    )
     topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
-    author: Name | None = None
+    author: Name | None = Field(default=None, description="Who wrote it, as it was sent.")
 
     @model_validator(mode="after")
     def _end_after_start(self) -> Self:
@@ -223,7 +225,7 @@ class TrendsQuery(_Wire):
     )
     start_time: UtcTime | None = Field(default=None, description="Inclusive; default: `days` before the end.")
     end_time: UtcTime | None = Field(default=None, description="Exclusive; default: now.")
-    bucket: Literal["hour", "day"] = "day"
+    bucket: Literal["hour", "day"] = Field(default="day", description="How long a bucket is.")
     topic: Name | None = Field(default=None, description="Buckets and totals of this topic alone.")
     tz: Annotated[ZoneInfo, BeforeValidator(_parse_zone, json_schema_input_type=str)] = Field(
         default=ZoneInfo("UTC"), description="Whose hours and days, such as Europe/Berlin."
@@ -241,15 +243,15 @@ class TrendsQuery(_Wire):
 class ConversationQuery(_Wire):
     """Which conversations, newest first."""
 
-    status: Status | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
+    status: Status | None = Field(default=None, description="Only those in this state.")
+    limit: int = Field(default=100, ge=1, le=1000, description="So many at most.")
     cursor: Annotated[str, StringConstraints(pattern=r"^conv_[0-9a-f]{32}$")] | None = Field(
         default=None, description="`metadata.next_cursor` of the page before."
     )
 
 
 class RetryQuery(_Wire):
-    status: Literal["failed"] = "failed"
+    status: Literal["failed"] = Field(default="failed", description="There is nothing else to send back.")
 
 
 class Analysis(BaseModel):

@@ -15,7 +15,13 @@ from schemas import ConversationQuery, RetryQuery
 
 conversations = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])
 ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
-    str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
+    str,
+    Path(
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"],
+        description="As it was answered when the conversation was sent.",
+    ),
 ]
 
 
@@ -32,7 +38,7 @@ async def list_conversations(query: Annotated[ConversationQuery, Query()], state
     "/conversations/{conversation_id}",
     response_model=answers.Conversation,
     responses=errors_of(404),
-    summary="One conversation, with its insight",
+    summary="Read one conversation, with its insight",
 )
 async def get_conversation(conversation_id: ConversationId, state: StateDep) -> Response:
     return JSONAnswer(await state["database"].read(partial(queries.get_conversation, conversation_id=conversation_id)))
@@ -42,6 +48,7 @@ async def get_conversation(conversation_id: ConversationId, state: StateDep) -> 
     "/conversations/retry",
     status_code=202,
     response_model=answers.Retried,
+    responses=errors_of(507),
     summary="Send all failed conversations back to pending",
 )
 async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], state: StateDep) -> Response:  # noqa: ARG001
@@ -58,7 +65,7 @@ async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], 
     "/conversations/{conversation_id}/retry",
     status_code=202,
     response_model=answers.Retried,
-    responses=errors_of(404, 409),
+    responses=errors_of(404, 409, 507),
     summary="Send one failed conversation back to pending",
 )
 async def retry_conversation(conversation_id: ConversationId, state: StateDep) -> Response:

@@ -16,7 +16,12 @@ from schemas import InsightQuery, TrendsQuery
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
 
 
-@insights.get("/insights", response_model=answers.InsightPage, summary="Insights, newest first")
+@insights.get(
+    "/insights",
+    response_model=answers.InsightPage,
+    responses={200: {"headers": {"Link": {"description": "The next page.", "schema": {"type": "string"}}}}},
+    summary="Find insights, newest first",
+)
 async def find_insights(request: Request, query: Annotated[InsightQuery, Query()], state: StateDep) -> Response:
     """`total_count` counts all that match, exactly; `Link: rel="next"` leads to the next page."""
     page = await state["database"].read(partial(queries.find_insights, query=query))

@@ -39,22 +39,31 @@ class Sent:
     idempotency: store.Idempotency | None
 
 
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Your name for this request: sent again within 24 hours, with the same body, nothing is done twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_LOCATION = {"Location": {"description": "Where the conversation is.", "schema": {"type": "string"}}}
+
+
 def _body_of(model: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
-    """The body for the OpenAPI document: bodies are read and parsed by us, strictly, so FastAPI cannot know it."""
+    """What we read ourselves, strictly, so that FastAPI cannot know it for the OpenAPI document."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     content: dict[str, Any] = {JSON_TYPE: {"schema": schema}}
     if lines:
         content[NDJSON_TYPE] = {"schema": {"type": "string", "description": "One conversation a line, 1 to 500."}}
         item = ConversationIn.model_json_schema()
         schema["properties"]["conversations"]["items"] = item
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [_IDEMPOTENCY_KEY]}
 
 
 @taking_in.post(
     "/conversations",
     status_code=202,
     response_model=answers.Accepted,
-    responses=errors_of(408, 409, 413, 415, 422, 507),
+    responses={202: {"headers": _LOCATION}, **errors_of(408, 409, 413, 415, 422, 507)},
     openapi_extra=_body_of(ConversationIn),
     summary="Send one conversation",
     tags=["conversations"],
