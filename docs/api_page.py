@@ -1,5 +1,6 @@
 """The API's page in Markdown: made from the OpenAPI document, and from sessions that were run."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _answer(document: Document, operation: Document) -> str:
 
 
 def _named_in(schema: Document) -> list[str]:
-    return re.findall(r"'#/components/schemas/(\w+)'", str(schema))
+    return re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema))
 
 
 def _errors(document: Document, operation: Document) -> str:
@@ -160,4 +161,6 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

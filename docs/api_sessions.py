@@ -30,7 +30,7 @@ _SHOWN_HEADERS = ("content-type", "location", "link", "retry-after", "allow", "c
 _COMMAND = re.compile(r"```bash\n(.*?)```\n", re.DOTALL)
 # Every request of a session reports what it was, beside what the command prints.
 _CURL = """curl() {
-  command curl --silent --show-error --noproxy '*' --max-time 30 --dump-header "$HEADERS" \\
+  command curl -q --silent --show-error --noproxy '*' --max-time 30 --dump-header "$HEADERS" \\
     --write-out '%{stderr}\\n%{method} %{url_effective}\\n' "$@"
 }
 """
@@ -62,7 +62,11 @@ class Exchange:
 
     @property
     def value(self) -> Any:
-        return json.loads(self.printed) if self.media_type.endswith("json") else self.printed
+        return json.loads(self.printed) if self._is_json else self.printed
+
+    @property
+    def _is_json(self) -> bool:
+        return self.media_type.endswith(("/json", "+json"))  # lines of JSON are no JSON
 
     @property
     def sent(self) -> tuple[str, Any] | None:
@@ -77,8 +81,12 @@ class Exchange:
     def shown(self) -> str:
         """As the page has it: status, the headers worth knowing, and the body, set over lines."""
         headers = [f"{name.title()}: {value}" for name, value in self.headers]
-        body = lay_out(self.value) if self.media_type.endswith("json") else self.printed.rstrip("\n")
+        body = lay_out(self.value) if self._is_json else self.printed.rstrip("\n")
         return "\n".join([f"HTTP/1.1 {self.status} {title_of(self.status)}", *headers, "", body]).rstrip() + "\n"
+
+
+class SessionFailed(Exception):
+    """A session cannot be run as it is written."""
 
 
 def read_chapters(folder: Path) -> list[Chapter]:
@@ -103,14 +111,16 @@ class Replay:
     def run(self, command: str) -> Exchange:
         """One request and its answer, once the service has read all that was sent.
 
-        Raises: AssertionError when the command fails, or makes more than one request.
+        Raises: SessionFailed when the command fails, or makes more or less than one request.
         """
         with tempfile.TemporaryDirectory() as folder:
             headers = Path(folder) / "headers"
             ran = self._run_bash(command, headers)
             asked = re.findall(r"^([A-Z]+) (http\S+)$", ran.stderr, flags=re.MULTILINE)
-            assert ran.returncode in {0, _CUT_OFF}, f"{command}\n{ran.stderr}"
-            assert len(asked) == 1, f"a block is one request of curl, not {len(asked)}:\n{command}"
+            if ran.returncode not in {0, _CUT_OFF}:
+                raise SessionFailed(f"{command}{ran.stderr}")
+            if len(asked) != 1:
+                raise SessionFailed(f"A block is one request of curl, not {len(asked)}:\n{command}")
             status, answered = _read_headers(headers.read_text(encoding="latin-1"))
         self._remember(ran.stdout)
         self._wait_until_idle()
@@ -145,7 +155,8 @@ class Replay:
         """What comes next may read what this one sent."""
         ends_at = time.monotonic() + _IDLE_WITHIN_S
         while httpx2.get(f"{self._url}/health", trust_env=False).json()["queue_size"]:
-            assert time.monotonic() < ends_at, "the service did not finish what it was sent"
+            if time.monotonic() > ends_at:
+                raise SessionFailed("The service did not finish what it was sent.")
             time.sleep(0.02)
 
 

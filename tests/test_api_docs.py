@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from docs.api_page import slug_of, type_of
-from docs.api_sessions import Exchange, Replay, Steady, lay_out, read_chapters
+from docs.api_sessions import Exchange, Replay, SessionFailed, Steady, lay_out, read_chapters
 from docs.make_api import PAGE_PATH, SESSIONS, documented_service, examples_of, make_app, make_documents
 from routes.openapi import Document, make_document, operations_of
 from tests.harness import ROOT
@@ -156,6 +156,21 @@ def exchange(method: str, path: str, status: int, printed: str, command: str = "
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    ("media_type", "printed", "shown"),
+    [
+        pytest.param("application/json", '{"a":1}\n', '{"a": 1}', id="JSON"),
+        pytest.param("application/x-ndjson", '{"a":1}\n{"a":2}\n', '{"a":1}\n{"a":2}', id="lines of JSON"),
+        pytest.param("text/csv; charset=utf-8", "a,b\n1,2\n", "a,b\n1,2", id="text"),
+    ],
+)
+def test_an_answer_is_shown_with_its_status_and_headers(media_type: str, printed: str, shown: str) -> None:
+    answered = Exchange("curl", "GET", "/", 200, (("content-type", media_type),), printed)
+
+    assert answered.shown() == f"HTTP/1.1 200 OK\nContent-Type: {media_type}\n\n{shown}\n"
+
+
+@pytest.mark.unit
 def test_examples_are_the_first_of_each_kind_and_of_this_operation() -> None:
     path = "/api/v1/conversations"
     command = "curl -H 'Content-Type: application/json' -d '{\"text\": \"a\"}' http://localhost:8000" + path
@@ -176,11 +191,11 @@ def test_examples_are_the_first_of_each_kind_and_of_this_operation() -> None:
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        pytest.param("true", "one request", id="no request"),
-        pytest.param("curl URL; curl URL", "one request", id="two requests"),
+        pytest.param("true", "is one request", id="no request"),
+        pytest.param("curl URL; curl URL", "is one request", id="two requests"),
         pytest.param("curl URL | no-such-program", "no-such-program", id="a command that fails"),
     ],
 )
 def test_a_session_is_one_request_after_another(command: str, complaint: str, replay: Replay) -> None:
-    with pytest.raises(AssertionError, match=complaint):
+    with pytest.raises(SessionFailed, match=complaint):
         replay.run(command.replace("URL", "http://localhost:8000/health"))

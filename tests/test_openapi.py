@@ -21,7 +21,8 @@ pytestmark = pytest.mark.unit
 DOCUMENT = make_document(make_app(), load_examples())
 OPERATIONS = {operation["operationId"]: (path, operation) for _, path, operation in operations_of(DOCUMENT)}
 VERBS = {
-    "check", "correct", "count", "delete", "find", "follow", "get", "list", "post", "put", "read", "reanalyze", "retry",
+    "check", "correct", "count", "delete", "erase", "find", "follow", "get", "list", "post", "put", "read", "reanalyze",
+    "retry", "start", "withdraw",
 }  # fmt: skip
 REMEDY = "show it in a session of docs/sessions/NN-{}.md, then run make api-docs"
 
@@ -33,6 +34,7 @@ MEDIA: Document = {
         "type": "object",
         "required": ["schema"],
         "properties": {"schema": {"type": "object"}, "examples": {"type": "object"}},
+        "patternProperties": {"^x-": True},
         "additionalProperties": False,
     },
 }
@@ -149,7 +151,7 @@ def test_an_operation_is_named_after_the_function_that_answers() -> None:
 
 @each_operation()
 def test_an_operations_name_begins_with_a_verb(name: str) -> None:
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name)
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
     assert name.partition("_")[0] in VERBS
 
 
@@ -242,6 +244,11 @@ def test_an_example_of_an_error_is_what_the_service_would_answer(known: Any) -> 
     example = DOCUMENT["components"]["examples"][known.error.code]
     assert example["value"] == {**problem, "request_id": example["value"]["request_id"]}
     assert ("Retry-After" in headers) == ("retry_after" in example["value"])
+
+
+@pytest.mark.parametrize(("code", "title"), [("body_too_large", "Content Too Large"), ("not_found", "Not Found")])
+def test_a_status_has_the_title_of_the_standard_on_every_python(code: str, title: str) -> None:
+    assert DOCUMENT["components"]["examples"][code]["value"]["title"] == title
 
 
 @pytest.mark.parametrize(
