@@ -14,7 +14,7 @@ RUNTIME := pyproject.toml
 DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
-.PHONY: help install install-dev run dev demo test test-cov lint format types check bench bench-grok evaluate load-test fake-xai \
+.PHONY: help install install-dev run dev demo test test-cov lint format types check api-docs bench bench-grok evaluate load-test fake-xai \
 	docker-build docker-run db-init lock requirements-check clean
 
 help: ## List the targets
@@ -52,6 +52,9 @@ types: .venv/.development ## Check the types with mypy and pyright
 	$(PY) -m pyright
 
 check: lint requirements-check types test ## Everything that has to hold: lint, locks, types, tests
+
+api-docs: .venv/.development ## Write docs/API.md and openapi.json anew, from sessions that it runs (docs/sessions)
+	@$(PY) -m docs.make_api
 
 bench: .venv/.development ## Compare the service with a plain design (4 minutes; ARGS=--quick for a look)
 	@$(PY) benchmarks/ingest_bench.py $(ARGS)

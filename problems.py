@@ -13,6 +13,7 @@ from telemetry import request_id
 
 MEDIA_TYPE = "application/problem+json"
 _INTERNAL = "An error of ours; report the request id. Trying again may help."
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110; Python has them since 3.13
 _RULES = {
     "string_too_short": "must not be empty",
     "dict_type": "must be an object",
@@ -26,7 +27,7 @@ def to_problem(error: InsightsError) -> tuple[Problem, dict[str, str]]:
     """The body and the headers that go with it."""
     problem: Problem = {
         "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
+        "title": title_of(error.status),
         "status": error.status,
         "detail": error.details,
         "error": error.code,
@@ -39,6 +40,10 @@ def to_problem(error: InsightsError) -> tuple[Problem, dict[str, str]]:
         problem["retry_after"] = error.retry_after_s
         headers["Retry-After"] = str(error.retry_after_s)
     return problem, headers
+
+
+def title_of(status: int) -> str:
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def to_body(error: InsightsError, extensions: Mapping[str, Any] | None = None) -> tuple[bytes, dict[str, str]]:

@@ -146,7 +146,7 @@ class ConversationIn(Wire):
         StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, strict=True),
         AfterValidator(refuse_nul),
     ] = Field(examples=["Still waiting on my order, third week now"], description="What the customer wrote.")
-    author: Name | None = Field(default=None, examples=["customer123"])
+    author: Name | None = Field(default=None, examples=["customer123"], description="Who wrote it.")
     timestamp: UtcTime | None = Field(default=None, examples=["2025-01-20T10:00:00Z"], description="Default: now.")
     raw_data: Annotated[dict[str, Any] | None, AfterValidator(_check_raw_data)] = Field(
         default=None, description="Anything else about it, at most 64 KB as JSON.", examples=[{"likes": 3}]
@@ -179,7 +179,7 @@ class CorrectionIn(Wire):
 class BulkIn(Wire):
     """1 to 500 conversations; items are validated one by one, so that a bad one does not stop the others."""
 
-    conversations: Annotated[list[Any], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
+    conversations: Annotated[list[Any], Field(min_length=1, max_length=MAX_BULK_ITEMS, description="Each on its own.")]
 
 
 _Label = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOPIC_CHARS)]

@@ -1,8 +1,7 @@
-"""The HTTP application: its routes, what its errors look like, and a document that says what is true."""
+"""The HTTP application: its routes, and what its errors look like."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +19,7 @@ from routes.corrections import corrections
 from routes.erasing import erasing
 from routes.events import events
 from routes.insights import insights
+from routes.openapi import install_document
 from routes.operations import operations
 from routes.reanalyses import reanalyses
 from routes.shared import State
@@ -37,14 +37,20 @@ def make_application(lifespan: Lifespan) -> FastAPI:
         description="Conversations in, insights out: what customers are unhappy about, and since when.",
         lifespan=lifespan,
         redoc_url=None,
+        generate_unique_id_function=_name_of,
         redirect_slashes=False,  # the redirect would be built from the Host header, which anyone can write
     )
     for router in ROUTERS:
         app.include_router(router)
     _shorten(app, taking_in)
-    _correct_openapi(app)
+    install_document(app)
     _add_error_handlers(app)
     return app
+
+
+def _name_of(route: APIRoute) -> str:
+    """The operation's id, after which generators name a client's methods: the name of the function that answers."""
+    return route.name
 
 
 def _shorten(app: FastAPI, router: APIRouter) -> None:
@@ -63,33 +69,6 @@ class _DirectRoute(Route):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return (match, {**child_scope, "route": self}) if match is Match.FULL else (Match.NONE, {})
-
-
-def _correct_openapi(app: FastAPI) -> None:
-    """Say what is true of errors: their media type, and that a wrong parameter is a 400, never FastAPI's 422."""
-    generate = app.openapi
-
-    def corrected() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document: dict[str, Any] = generate()
-            paths: dict[str, dict[str, Any]] = document["paths"]
-            for operation in (operation for path in paths.values() for operation in path.values()):
-                _correct_responses(operation["responses"])
-            for unused in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(unused, None)
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = corrected  # type: ignore[method-assign]  # the way FastAPI's documentation gives
-
-
-def _correct_responses(responses: dict[str, Any]) -> None:
-    for status, response in list(responses.items()):
-        content = response.get("content", {})
-        if status == "422" and "HTTPValidationError" in str(content):
-            del responses[status]
-        elif status >= "400":
-            response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -28,7 +28,7 @@ async def list_conversations(query: Annotated[ConversationQuery, Query()], state
     "/conversations/{conversation_id}",
     response_model=answers.Conversation,
     responses=errors_of(404),
-    summary="One conversation, with its insight",
+    summary="Read one conversation, with its insight",
 )
 async def get_conversation(conversation_id: ConversationId, state: StateDep) -> Response:
     return JSONAnswer(await state["database"].read(partial(queries.get_conversation, conversation_id=conversation_id)))
@@ -38,6 +38,7 @@ async def get_conversation(conversation_id: ConversationId, state: StateDep) -> 
     "/conversations/retry",
     status_code=202,
     response_model=answers.Retried,
+    responses=errors_of(507),
     summary="Send all failed conversations back to pending",
 )
 async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], state: StateDep) -> Response:  # noqa: ARG001
@@ -52,7 +53,7 @@ async def retry_failed(request: Request, query: Annotated[RetryQuery, Query()], 
     "/conversations/{conversation_id}/retry",
     status_code=202,
     response_model=answers.Retried,
-    responses=errors_of(404, 409),
+    responses=errors_of(404, 409, 507),
     summary="Send one failed conversation back to pending",
 )
 async def retry_conversation(conversation_id: ConversationId, state: StateDep) -> Response:

@@ -15,6 +15,7 @@ from routes.exporting import MEDIA_TYPES, InsightsFile
 from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
+_LINK = {"Link": {"description": "The next page.", "schema": {"type": "string"}}}
 _FILES: dict[str, Any] = {
     media_type.partition(";")[0]: {"schema": {"type": "string", "description": f"With `format={form}`: every match."}}
     for form, media_type in MEDIA_TYPES.items()
@@ -24,8 +25,8 @@ _FILES: dict[str, Any] = {
 @insights.get(
     "/insights",
     response_model=answers.InsightPage,
-    responses={200: {"description": "A page, or all of them as a file.", "content": _FILES}},
-    summary="Insights, newest first",
+    responses={200: {"description": "A page, or all of them as a file.", "content": _FILES, "headers": _LINK}},
+    summary="Find insights, newest first",
 )
 async def find_insights(request: Request, query: Annotated[InsightQuery, Query()], state: StateDep) -> Response:
     """`total_count` counts all that match, exactly; `Link: rel="next"` leads to the next page.

@@ -20,7 +20,7 @@ operations = APIRouter(tags=["operations"])
 
 
 @operations.get("/health", response_model=answers.Health, summary="Is the process alive?")
-async def health(state: StateDep) -> Response:
+async def check_health(state: StateDep) -> Response:
     now = datetime.now(UTC)
     queue_size: int | None = None
     due_since: datetime | None = None
@@ -42,9 +42,9 @@ async def health(state: StateDep) -> Response:
     "/ready",
     response_model=answers.Ready,
     responses=errors_of(503),
-    summary="Can it take and analyze conversations?",
+    summary="Can the service take and analyze conversations?",
 )
-async def ready(state: StateDep) -> Response:
+async def check_ready(state: StateDep) -> Response:
     if not await state["database"].schema_is_current():
         raise Overloaded("The database schema is not the one of this version; restart the service to migrate.")
     ticked_at = state["processor"].ticked_at
@@ -59,16 +59,19 @@ async def ready(state: StateDep) -> Response:
 
 
 @operations.get(
-    "/status/summary", response_model=Summary, responses=errors_of(401, 429, 503), summary="What it does, at what cost"
+    "/status/summary",
+    response_model=Summary,
+    responses=errors_of(401, 429, 503),
+    summary="What the service does, at what cost",
 )
-async def status_summary(state: StateDep) -> Response:
+async def read_summary(state: StateDep) -> Response:
     now = datetime.now(UTC)
     counts = await state["database"].read(partial(queries.count_for_operator, day=now.date().isoformat()))
     return JSONAnswer(summarize(counts, state, now=now))
 
 
 @operations.get("/metrics", response_class=Response, summary="Requests, calls, tokens, cost and queue for Prometheus")
-async def metrics(state: StateDep) -> Response:
+async def read_metrics(state: StateDep) -> Response:
     depth: int | None = None
     with suppress(Overloaded):
         depth = await state["database"].read(queries.queue_depth)

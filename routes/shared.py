@@ -81,7 +81,13 @@ def current_topics(state: State, query: Q) -> Q:
 
 StateDep = Annotated[State, Depends(_provide_state)]
 ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
-    str, Path(max_length=64, pattern=r"^[^\x00]*$", examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"])
+    str,
+    Path(
+        max_length=64,
+        pattern=r"^[^\x00]*$",
+        examples=["conv_0194f9c2472c2a3277f827c50d0cd2fc"],
+        description="As it was answered when the conversation was sent.",
+    ),
 ]
 
 

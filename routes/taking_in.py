@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import answers
 import store
@@ -39,8 +39,21 @@ class Sent:
     idempotency: store.Idempotency | None
 
 
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Your name for this request: sent again within 24 hours, with the same body, nothing is done twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_LOCATION = {"Location": {"description": "Where the conversation is.", "schema": {"type": "string"}}}
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    return {**body_of(model), "parameters": [_IDEMPOTENCY_KEY]}
+
+
 def _bulk_body() -> dict[str, Any]:
-    body = body_of(BulkIn)
+    body = _body(BulkIn)
     content = body["requestBody"]["content"]
     content[NDJSON_TYPE] = {"schema": {"type": "string", "description": "One conversation a line, 1 to 500."}}
     item = ConversationIn.model_json_schema()
@@ -52,8 +65,8 @@ def _bulk_body() -> dict[str, Any]:
     "/conversations",
     status_code=202,
     response_model=answers.Accepted,
-    responses=errors_of(408, 409, 413, 415, 422, 507),
-    openapi_extra=body_of(ConversationIn),
+    responses={202: {"headers": _LOCATION}, **errors_of(408, 409, 413, 415, 422, 507)},
+    openapi_extra=_body(ConversationIn),
     summary="Send one conversation",
     tags=["conversations"],
 )
