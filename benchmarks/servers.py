@@ -61,7 +61,14 @@ def free_port() -> int:
 @contextmanager
 def service(folder: Path, **changed: str) -> Generator[Server, None, None]:
     """The project's service as a user starts it, with its limit out of the way; else by default, but for `changed`."""
-    port, database = free_port(), folder / "service.db"
+    with service_on(folder / "service.db", **changed) as server:
+        yield server
+
+
+@contextmanager
+def service_on(database: Path, **changed: str) -> Generator[Server, None, None]:
+    """The same on a database of this name, which may be there already."""
+    port = free_port()
     settings = {
         "DATABASE_URL": f"sqlite:///{database}",
         "HOST": HOST,
@@ -80,6 +87,15 @@ def service(folder: Path, **changed: str) -> Generator[Server, None, None]:
 def plain_design(folder: Path) -> Generator[Server, None, None]:
     port, database = free_port(), folder / "plain.db"
     command = [str(ROOT / "benchmarks" / "plain_design.py"), "--port", str(port), "--db", str(database)]
+    with _started("plain", command, port, database, {}) as server:
+        yield server
+
+
+@contextmanager
+def plain_queries(database: Path) -> Generator[Server, None, None]:
+    """The plain design's queries over what `plain_queries.copy_insights` has made."""
+    port = free_port()
+    command = [str(ROOT / "benchmarks" / "plain_queries.py"), "--port", str(port), "--db", str(database)]
     with _started("plain", command, port, database, {}) as server:
         yield server
 

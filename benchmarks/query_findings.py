@@ -1,0 +1,126 @@
+"""What the answers of `query_bench.py` are held to: a row of the table each, and whether it is good enough."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.export_run import MOST_GROWTH_MB, Export
+from benchmarks.finish_cost import BARE, COMPLETE, HISTORY, LIVE, SIZES, UNCOUNTED, FinishCost
+from benchmarks.query_runs import (
+    BY_COUNT,
+    BY_GROUP,
+    BY_OFFSET,
+    FAR_OF_TOPIC,
+    FAR_PAGE,
+    FILTERED,
+    FIRST_OF_TOPIC,
+    FIRST_PAGE,
+    LARGE,
+    PLAIN,
+    SMALL,
+    Answers,
+    trends_kind,
+)
+
+P99_BARS_MS = {FILTERED: 10.0, trends_kind("UTC"): 5.0}
+GROWTH_BAR = 2.0  # of the same on the small database, at most so many times
+FAR_BAR = 1.25  # page 1,000 to page 1: as fast, but for the noise of a median
+PLAIN_BAR = 50.0  # times faster than the plain design, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the table; `good` is None where nothing was promised."""
+
+    measured: str
+    service: str
+    beside: str = ""
+    ratio: str = ""
+    bar: str = ""
+    good: bool | None = None
+
+
+def judge_answers(answers: Answers) -> list[Finding]:
+    found: list[Finding] = []
+    for kind, servers in answers.kinds.items():
+        if kind not in (BY_COUNT, BY_OFFSET, BY_GROUP) and {LARGE, SMALL} <= servers.keys():
+            found += _judge_growth(answers, kind)
+    for near, far in ((FIRST_PAGE, FAR_PAGE), (FIRST_OF_TOPIC, FAR_OF_TOPIC)):
+        if far in answers.kinds:
+            found.append(_judge_far_page(answers, near, far))
+    found += [_judge_beside_plain(answers, kind) for kind in (BY_COUNT, BY_OFFSET, BY_GROUP) if kind in answers.kinds]
+    found += [Finding(kind, "not there") for kind in answers.not_there]
+    agreed = answers.compared - len(answers.wrong)
+    right = not answers.wrong and answers.compared > 0
+    return [*found, Finding("answers equal to a recount", f"{agreed:,} of {answers.compared:,}", "", "", "all", right)]
+
+
+def _judge_growth(answers: Answers, kind: str) -> Iterator[Finding]:
+    """On the large database, beside the small one; what was asked less often is held to its median.
+
+    A p99 of few answers is their worst, and says more of the machine than of the service.
+    """
+    large, small = answers.kinds[kind][LARGE], answers.kinds[kind][SMALL]
+    p99_bar = P99_BARS_MS.get(kind)
+    held = 50 if p99_bar is None else 99
+    figures = {"p50": 50} if p99_bar is None else {"p50": 50, "p99": 99, "worst": 100}
+    for name, percent in figures.items():
+        ours, theirs = large.ms(percent), small.ms(percent)
+        bars = [f"<= {GROWTH_BAR:g}x"] if percent == held else []
+        good = ours <= GROWTH_BAR * theirs if percent == held else None
+        if p99_bar is not None and percent == 99:
+            bars.insert(0, f"<= {p99_bar:g} ms")
+            good = good and ours <= p99_bar
+        title = f"{kind}, {name} ms" if name == "p50" else f"  {name} ms"
+        yield Finding(title, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}x", ", ".join(bars), good)
+
+
+def _judge_far_page(answers: Answers, near: str, far: str) -> Finding:
+    """The beside is page 1 of the same database."""
+    ours, theirs = answers.kinds[far][LARGE].ms(50), answers.kinds[near][LARGE].ms(50)
+    ratio = ours / theirs
+    return Finding(
+        f"{far}, beside page 1", f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.2f}x", f"<= {FAR_BAR:g}x", ratio <= FAR_BAR
+    )
+
+
+def _judge_beside_plain(answers: Answers, kind: str) -> Finding:
+    ours, plain = answers.kinds[kind][LARGE].ms(50), answers.kinds[kind][PLAIN].ms(50)
+    ratio = plain / ours
+    return Finding(
+        f"{kind}, p50 ms", f"{ours:.2f}", f"{plain:,.1f}", f"{ratio:,.0f}x", f">= {PLAIN_BAR:g}x", ratio >= PLAIN_BAR
+    )
+
+
+def judge_export(export: Export, *, rows: int) -> list[Finding]:
+    complete = export.row_count == export.announced_count == rows
+    growth = export.growth_mb
+    return [
+        Finding(f"export as {export.format}, rows/s", f"{export.rows_per_s:,.0f}"),
+        Finding(
+            "  rows, and those announced",
+            f"{export.row_count:,}",
+            f"{export.announced_count:,}",
+            bar=f"{rows:,}",
+            good=complete,
+        ),
+        Finding(
+            "  growth of the process, MB",
+            "unknown" if growth is None else f"{growth:.1f}",
+            bar=f"<= {MOST_GROWTH_MB:g} MB",
+            good=None if growth is None else growth <= MOST_GROWTH_MB,
+        ),
+    ]
+
+
+def judge_finish(cost: FinishCost) -> list[Finding]:
+    """Nothing was promised; the ratio is how many times the insights/s of the complete finish the others reach."""
+    found: list[Finding] = []
+    for times in (LIVE, HISTORY):
+        for size in SIZES:
+            ours = cost.per_s(times, size, COMPLETE)
+            for variant in (UNCOUNTED, BARE):
+                other = cost.per_s(times, size, variant)
+                title = f"finish of {size} {times}, insights/s" if variant == UNCOUNTED else f"  {variant}"
+                shown = f"{ours:,.0f}" if variant == UNCOUNTED else ""
+                found.append(Finding(title, shown, f"{other:,.0f}", f"{ours / other:.2f}x"))
+    return found

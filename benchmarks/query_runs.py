@@ -1,0 +1,169 @@
+"""What `query_bench.py` asks: insights by any filters, a walk by cursor, trends, words, authors, topics."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import Any
+
+from benchmarks import query_paths
+from benchmarks.made_texts import known_counts
+from benchmarks.query_client import Asker, Timings, ask_in_turn, until
+
+LARGE, SMALL, PLAIN = "large", "small", "plain"
+FILTERED, FIRST_PAGE, FAR_PAGE = "insights by any filters", "page 1", "page 1,000 by cursor"
+FIRST_OF_TOPIC, FAR_OF_TOPIC = "page 1 of a topic", "page 1,000 of a topic by cursor"
+BY_COUNT, BY_OFFSET, BY_GROUP = "a total, beside COUNT", "page 1,000, beside OFFSET", "trends, beside GROUP BY"
+ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata")
+WALKED_TOPIC = "delivery_problems"
+FAR = 1_000
+FACETS = "topic,sentiment,author"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How often each kind is asked; what is slow ends early, after `most_s`."""
+
+    filtered: int
+    repeats: int
+    trends: int
+    searches: int
+    plain: int
+    most_s: float
+
+
+@dataclass(slots=True)
+class Answers:
+    """How long each server took for each kind, what was compared with a recount, and what is not there to ask."""
+
+    kinds: dict[str, dict[str, Timings]] = field(default_factory=dict[str, dict[str, Timings]])
+    compared: int = 0
+    wrong: list[str] = field(default_factory=list[str])
+    not_there: list[str] = field(default_factory=list[str])
+
+    def add(self, kind: str, timings: dict[str, Timings]) -> None:
+        self.kinds.setdefault(kind, {}).update(timings)
+
+    def compare(self, path: str, found: object, expected: object) -> None:
+        self.compared += 1
+        if found != expected:
+            self.wrong.append(f"{path}: {str(found)[:80]}, but a recount says {str(expected)[:80]}")
+
+
+def trends_kind(zone: str) -> str:
+    return f"trends over 90 days, {zone}"
+
+
+def word_kind(count: int) -> str:
+    return f"q=, {count:,} matches"
+
+
+def author_kind(count: int) -> str:
+    return f"author=, {count:,} matches"
+
+
+async def warm_up(askers: Sequence[Asker], *, questions: int) -> None:
+    """The files come into the system's cache, and every statement is compiled once."""
+    dice = random.Random("warm up")
+    await ask_in_turn(askers, islice(query_paths.draw_insights(dice), questions), most_s=20)
+    await ask_in_turn(askers, islice(query_paths.draw_trends(dice, zone="UTC"), 4), most_s=20)
+
+
+async def ask_filtered(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:
+    paths = islice(query_paths.draw_insights(random.Random(seed)), amounts.filtered)
+    answers.add(FILTERED, await ask_in_turn(askers, paths, most_s=amounts.most_s))
+
+
+async def ask_pages(askers: Sequence[Asker], answers: Answers, amounts: Amounts) -> None:
+    """Page 1 and page 1,000 in turn, after a walk to it; a small database has its last full page instead."""
+    for near, far, filters in ((FIRST_PAGE, FAR_PAGE, []), (FIRST_OF_TOPIC, FAR_OF_TOPIC, [("topic", WALKED_TOPIC)])):
+        for asker in askers:
+            near_path = query_paths.insights_path(*filters)
+            far_path, _ = await _walk(asker, filters)
+            for _ in range(amounts.repeats):
+                for kind, path in ((near, near_path), (far, far_path)):
+                    times = answers.kinds.setdefault(kind, {}).setdefault(asker.name, Timings())
+                    times.add((await asker.ask(path)).latency_ms, path)
+
+
+async def _walk(asker: Asker, filters: query_paths.Parameters) -> tuple[str, int]:
+    """The path of page 1,000 and how many come before it, found by following the cursor; or of the last but one."""
+    paths = [query_paths.insights_path(*filters)]
+    while len(paths) < FAR:
+        cursor = (await asker.ask(paths[-1])).json()["metadata"]["next_cursor"]
+        if cursor is None:  # the last page, which may be short
+            return paths[-2], len(paths) - 2
+        paths.append(query_paths.insights_path(*filters, ("cursor", cursor)))
+    return paths[-1], FAR - 1
+
+
+async def ask_trends(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:
+    for zone in ZONES:
+        paths = islice(query_paths.draw_trends(random.Random(seed), zone=zone), amounts.trends)
+        answers.add(trends_kind(zone), await ask_in_turn(askers, paths, most_s=amounts.most_s / len(ZONES)))
+
+
+async def ask_for_words_and_authors(
+    askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, rows: int, seed: int
+) -> None:
+    """Just so many matches among more or fewer rows: what it costs should follow the matches alone."""
+    for count in known_counts(rows):
+        words = query_paths.draw_words(random.Random(seed), count=count)
+        await _ask_known(askers, answers, word_kind(count), islice(words, amounts.searches), count)
+        authors = repeat(query_paths.author_path(count), amounts.searches)
+        await _ask_known(askers, answers, author_kind(count), authors, count)
+
+
+async def _ask_known(askers: Sequence[Asker], answers: Answers, kind: str, paths: Iterator[str], count: int) -> None:
+    for path in islice(paths, 1):
+        for asker in askers:
+            answer = await asker.try_to_ask(path)
+            if answer.status != 200:
+                answers.not_there.append(kind)
+                return
+            answers.compare(path, answer.json()["metadata"]["total_count"], count)
+    answers.add(kind, await ask_in_turn(askers, paths))
+
+
+async def ask_for_topics(askers: Sequence[Asker], answers: Answers, amounts: Amounts) -> None:
+    """The table of topics, and the facets of a page."""
+    facets = query_paths.insights_path(("facet", FACETS))
+    for kind, path in (("the table of topics", query_paths.TOPICS), (f"a page with facet={FACETS}", facets)):
+        statuses = {(await asker.try_to_ask(path)).status for asker in askers}
+        if statuses == {200}:
+            answers.add(kind, await ask_in_turn(askers, repeat(path, amounts.searches)))
+        else:
+            answers.not_there.append(kind)
+
+
+async def ask_beside_plain(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:
+    """The same questions to the plain design, in turn; it counts row by row, so both must say the same."""
+    large, plain = askers
+    filtered = ((path, path) for path in query_paths.draw_insights(random.Random(seed)))
+    await _ask_both(large, plain, answers, BY_COUNT, islice(filtered, amounts.plain), most_s=amounts.most_s)
+    far_path, pages_before = await _walk(large, [])
+    offset_path = query_paths.insights_path(("offset", str(pages_before * query_paths.PAGE_ROWS)))
+    far = repeat((far_path, offset_path), amounts.plain)
+    await _ask_both(large, plain, answers, BY_OFFSET, far, most_s=amounts.most_s)
+    trends = ((path, path) for path in query_paths.draw_trends(random.Random(seed), zone="UTC"))
+    await _ask_both(large, plain, answers, BY_GROUP, islice(trends, amounts.plain), most_s=amounts.most_s)
+
+
+async def _ask_both(
+    large: Asker, plain: Asker, answers: Answers, kind: str, paths: Iterable[tuple[str, str]], *, most_s: float
+) -> None:
+    timings = {LARGE: Timings(), PLAIN: Timings()}
+    for ours, theirs in until(paths, most_s=most_s):
+        found, expected = await large.ask(ours), await plain.ask(theirs)
+        timings[LARGE].add(found.latency_ms, ours)
+        timings[PLAIN].add(expected.latency_ms, theirs)
+        answers.compare(ours, gist(found.json()), gist(expected.json()))
+    answers.add(kind, timings)
+
+
+def gist(answer: dict[str, Any]) -> object:
+    """What both designs must agree on: the total and the rows of a page, or the count of every bucket that has any."""
+    if "buckets" in answer:
+        return [bucket["count"] for bucket in answer["buckets"] if bucket["count"]]
+    total = answer["metadata"]["total_count"] if "metadata" in answer else answer["total_count"]
+    return total, [insight["conversation_id"] for insight in answer["insights"]]
