@@ -71,11 +71,11 @@ async def _measure(made: Path, folder: Path, *, rounds: int) -> FinishCost:
     async with AsyncExitStack() as stack:
         databases = [await _open_copy(made, folder / f"{number}.db", stack) for number in range(len(VARIANTS))]
         for variant, database in zip(VARIANTS, databases, strict=True):
-            await database.write(partial(_leave_out, variant=variant))
+            await database.write(partial(leave_out, variant=variant))
         for number, times, size in product(range(rounds), (LIVE, HISTORY), SIZES):
             insights = _draw(number, size, times=times)
             for variant, database in zip(VARIANTS, databases, strict=True):
-                cost.finishes.append(Finish(times, size, variant, await _finish(database, insights)))
+                cost.finishes.append(Finish(times, size, variant, await finish(database, insights)))
     return cost
 
 
@@ -87,7 +87,8 @@ async def _open_copy(made: Path, path: Path, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _leave_out(session: WriteSession, *, variant: str) -> None:
+def leave_out(session: WriteSession, *, variant: str) -> None:
+    """From now on, whatever is written through this engine."""
     if variant != COMPLETE:
         event.listen(session.engine, "do_executemany", _skip_counters)
     if variant == BARE:
@@ -115,7 +116,8 @@ def _draw(number: int, size: int, *, times: str) -> list[Made]:
     return [replace(one, timestamp=END + timedelta(seconds=number + place % 60)) for place, one in enumerate(insights)]
 
 
-async def _finish(database: Database, insights: Sequence[Made]) -> float:
+async def finish(database: Database, insights: Sequence[Made]) -> float:
+    """Accept and claim them, then finish them together; seconds of the finish alone, commit included."""
     claims = await database.write(partial(_claim, insights=insights))
     outcomes = [Completed(claim, _analysis_of(one), MODEL) for claim, one in zip(claims, insights, strict=True)]
     started_at = perf_counter()

@@ -33,8 +33,8 @@ T = TypeVar("T")
 Work = Callable[[Sequence[Asker]], Coroutine[object, object, None]]
 
 KEPT_IN = servers.ROOT / ".bench"
-FULL = Amounts(filtered=1_500, repeats=100, trends=300, searches=50, plain=15, most_s=60)
-QUICK = Amounts(filtered=200, repeats=20, trends=40, searches=10, plain=5, most_s=8)
+FULL = Amounts(filtered=1_500, repeats=100, trends=300, searches=50, plain=15, finishes=30, most_s=60)
+QUICK = Amounts(filtered=200, repeats=20, trends=40, searches=10, plain=5, finishes=5, most_s=8)
 FORMATS = ("csv", "jsonl")
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # 120: in a log, rows stay whole
@@ -90,6 +90,22 @@ def ask(asked: Sequence[tuple[str, servers.Server]], work: Work) -> None:
     run(connected())
 
 
+def measure_all(folder: Path, amounts: Amounts, *, rows: int, small_rows: int, seed: int) -> Report:
+    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    report = Report(machine, rows, small_rows)
+    console.rule("Made insights", align="left")
+    large, small = (made_database(folder, rows=count) for count in (rows, small_rows))
+    if in_memory(folder):
+        report.errors.append("the databases are in memory (tmpfs): choose a --folder on a disk")
+    measure_service(report, large, small, amounts, seed=seed)
+    plain = large.with_name(f"{large.stem}-plain.db")  # goes with the other when that is made anew
+    beside_plain = partial(measure_beside_plain, report, large, plain, amounts, seed=seed)
+    attempt(report, "Beside the plain design", beside_plain)
+    finish = partial(measure_finish, large, folder / "finish", rounds=amounts.finishes)
+    report.finish = attempt(report, "Finish", finish)
+    return report
+
+
 def measure_service(report: Report, large: Path, small: Path, amounts: Amounts, *, seed: int) -> None:
     """Both sizes side by side, then exports of the large one."""
     answers = report.answers
@@ -140,7 +156,7 @@ def show(report: Report) -> None:
     console.print(f"{report.machine}. Pages have 100 insights and the exact total.")
     if FILTERED in report.answers.kinds:
         console.print("The slowest by any filters:")
-        for latency_ms, path in report.answers.kinds[FILTERED][LARGE].slowest:
+        for latency_ms, path in report.answers.kinds[FILTERED][LARGE].slowest[:5]:
             console.print(f"  {latency_ms:8.1f} ms  {path}", markup=False, highlight=False, soft_wrap=True)
     for error in [*report.answers.wrong[:10], *report.errors]:
         console.print(error, style="red", markup=False)
@@ -178,20 +194,9 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Write every figure to this file too.")] = None,
 ) -> None:
     """Measure reads beside a small database and the plain design; exit 1 when a bar is missed."""
-    rows, small_rows = (min(rows, 50_000), min(small_rows, 5_000)) if quick else (rows, small_rows)
-    amounts = QUICK if quick else FULL
-    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    report = Report(machine, rows, small_rows)
-    console.rule("Made insights", align="left")
-    large, small = (made_database(folder, rows=count) for count in (rows, small_rows))
-    if in_memory(folder):
-        report.errors.append("the databases are in memory (tmpfs): choose a --folder on a disk")
-    measure_service(report, large, small, amounts, seed=seed)
-    plain = large.with_name(f"{large.stem}-plain.db")  # goes with the other when that is made anew
-    beside_plain = partial(measure_beside_plain, report, large, plain, amounts, seed=seed)
-    attempt(report, "Beside the plain design", beside_plain)
-    finish = partial(measure_finish, large, folder / "finish", rounds=5 if quick else 30)
-    report.finish = attempt(report, "Finish", finish)
+    if quick:
+        rows, small_rows = min(rows, 50_000), min(small_rows, 5_000)
+    report = measure_all(folder, QUICK if quick else FULL, rows=rows, small_rows=small_rows, seed=seed)
     show(report)
     if json:
         json.write_bytes(as_json(report))

@@ -22,13 +22,14 @@ FACETS = "topic,sentiment,author"
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """How often each kind is asked; what is slow ends early, after `most_s`."""
+    """How often each kind is asked, and how many rounds of finishes; what is slow ends early, after `most_s`."""
 
     filtered: int
     repeats: int
     trends: int
     searches: int
     plain: int
+    finishes: int
     most_s: float
 
 
@@ -79,22 +80,28 @@ async def ask_pages(askers: Sequence[Asker], answers: Answers, amounts: Amounts)
     for near, far, filters in ((FIRST_PAGE, FAR_PAGE, []), (FIRST_OF_TOPIC, FAR_OF_TOPIC, [("topic", WALKED_TOPIC)])):
         for asker in askers:
             near_path = query_paths.insights_path(*filters)
-            far_path, _ = await _walk(asker, filters)
+            far_path, _ = await _walk(asker, filters, most_s=amounts.most_s)
             for _ in range(amounts.repeats):
                 for kind, path in ((near, near_path), (far, far_path)):
                     times = answers.kinds.setdefault(kind, {}).setdefault(asker.name, Timings())
                     times.add((await asker.ask(path)).latency_ms, path)
 
 
-async def _walk(asker: Asker, filters: query_paths.Parameters) -> tuple[str, int]:
-    """The path of page 1,000 and how many come before it, found by following the cursor; or of the last but one."""
+async def _walk(asker: Asker, filters: query_paths.Parameters, *, most_s: float) -> tuple[str, int]:
+    """The path of page 1,000 and how many come before it, found by following the cursor; or of the last full one.
+
+    Raises: RuntimeError, when it takes longer than `most_s`.
+    """
     paths = [query_paths.insights_path(*filters)]
-    while len(paths) < FAR:
-        cursor = (await asker.ask(paths[-1])).json()["metadata"]["next_cursor"]
+    for path in until(paths, most_s=most_s):  # which grows as it is walked
+        if len(paths) == FAR:
+            return paths[-1], FAR - 1
+        cursor = (await asker.ask(path)).json()["metadata"]["next_cursor"]
         if cursor is None:  # the last page, which may be short
-            return paths[-2], len(paths) - 2
+            full = paths[:-1] or paths
+            return full[-1], len(full) - 1
         paths.append(query_paths.insights_path(*filters, ("cursor", cursor)))
-    return paths[-1], FAR - 1
+    raise RuntimeError(f"after {most_s:g} s a walk of the {asker.name} database was at page {len(paths)} of {FAR}")
 
 
 async def ask_trends(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:
@@ -141,7 +148,7 @@ async def ask_beside_plain(askers: Sequence[Asker], answers: Answers, amounts: A
     large, plain = askers
     filtered = ((path, path) for path in query_paths.draw_insights(random.Random(seed)))
     await _ask_both(large, plain, answers, BY_COUNT, islice(filtered, amounts.plain), most_s=amounts.most_s)
-    far_path, pages_before = await _walk(large, [])
+    far_path, pages_before = await _walk(large, [], most_s=amounts.most_s)
     offset_path = query_paths.insights_path(("offset", str(pages_before * query_paths.PAGE_ROWS)))
     far = repeat((far_path, offset_path), amounts.plain)
     await _ask_both(large, plain, answers, BY_OFFSET, far, most_s=amounts.most_s)
