@@ -106,10 +106,6 @@ class Connection(asyncio.Protocol):
         self._received = b""
         self._answered: Callable[[Reply | None], None] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
-
     def send(self, request: bytes, answered: Callable[[Reply | None], None]) -> None:
         """Write the request; `answered` is called once, with None when the connection is lost instead."""
         if self._transport is None:

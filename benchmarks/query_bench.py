@@ -114,6 +114,7 @@ def measure_service(report: Report, large: Path, small: Path, amounts: Amounts, 
         both = [(LARGE, server), (SMALL, stack.enter_context(servers.service_on(small)))]
         parts: dict[str, Work] = {
             "Warm-up": partial(query_runs.warm_up, questions=20),
+            "Little to read": partial(query_runs.ask_for_little, answers=answers, amounts=amounts),
             "Insights by any filters": partial(query_runs.ask_filtered, answers=answers, amounts=amounts, seed=seed),
             "A walk by cursor": partial(query_runs.ask_pages, answers=answers, amounts=amounts),
             "Trends": partial(query_runs.ask_trends, answers=answers, amounts=amounts, seed=seed),
@@ -156,7 +157,7 @@ def show(report: Report) -> None:
     console.print(f"{report.machine}. Pages have 100 insights and the exact total.")
     if FILTERED in report.answers.kinds:
         console.print("The slowest by any filters:")
-        for latency_ms, path in report.answers.kinds[FILTERED][LARGE].slowest[:5]:
+        for latency_ms, path in report.answers.kinds[FILTERED][LARGE].slowest(5):
             console.print(f"  {latency_ms:8.1f} ms  {path}", markup=False, highlight=False, soft_wrap=True)
     for error in [*report.answers.wrong[:10], *report.errors]:
         console.print(error, style="red", markup=False)
@@ -181,7 +182,7 @@ def as_json(report: Report) -> bytes:
 
 def _figures(times: Timings) -> dict[str, object]:
     figures = {name: times.ms(percent) for name, percent in (("p50_ms", 50), ("p99_ms", 99), ("worst_ms", 100))}
-    return {"count": len(times.answers), **figures, "slowest": times.slowest}
+    return {"count": len(times.answers), **figures, "answers": times.slowest(len(times.answers))}
 
 
 def main(
@@ -191,7 +192,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="50,000 and 5,000, asked less: a look.")] = False,
     seed: Annotated[int, typer.Option(help="Another seed, other questions.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where databases are kept for the next run.")] = KEPT_IN,
-    json: Annotated[Path | None, typer.Option(help="Write every figure to this file too.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every figure and question to this file too.")] = None,
 ) -> None:
     """Measure reads beside a small database and the plain design; exit 1 when a bar is missed."""
     if quick:

@@ -14,8 +14,6 @@ from benchmarks.servers import Server
 
 T = TypeVar("T")
 
-SLOWEST_KEPT = 20
-
 
 @dataclass(slots=True)
 class Timings:
@@ -29,9 +27,8 @@ class Timings:
     def ms(self, percent: float) -> float:
         return percentile([latency_ms for latency_ms, _ in self.answers], percent)
 
-    @property
-    def slowest(self) -> list[tuple[float, str]]:
-        return sorted(self.answers, reverse=True)[:SLOWEST_KEPT]
+    def slowest(self, most: int) -> list[tuple[float, str]]:
+        return sorted(self.answers, reverse=True)[:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Asker:
-    """A connection to one server; made anew, off the clock, when the server hung up while another one was asked."""
+    """A connection to one server; made anew, off the clock, when the server hung up while others were asked."""
 
     name: str
     server: Server
@@ -61,8 +58,13 @@ class Asker:
 
     async def try_to_ask(self, path: str) -> Answer:
         """The answer whatever its status is: an endpoint may not be there yet."""
-        if not self.connection.is_open:
+        try:
+            return await self._exchange(path)
+        except ConnectionResetError:
             self.connection = await connect(self.server.address)
+            return await self._exchange(path)
+
+    async def _exchange(self, path: str) -> Answer:
         request = request_bytes("GET", path, self.server.address)
         started_at = perf_counter()
         reply = await self.connection.exchange(request)

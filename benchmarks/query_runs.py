@@ -11,6 +11,7 @@ from benchmarks.made_texts import known_counts
 from benchmarks.query_client import Asker, Timings, ask_in_turn, until
 
 LARGE, SMALL, PLAIN = "large", "small", "plain"
+FLOOR = "no query at all (/health)"
 FILTERED, FIRST_PAGE, FAR_PAGE = "insights by any filters", "page 1", "page 1,000 by cursor"
 FIRST_OF_TOPIC, FAR_OF_TOPIC = "page 1 of a topic", "page 1,000 of a topic by cursor"
 BY_COUNT, BY_OFFSET, BY_GROUP = "a total, beside COUNT", "page 1,000, beside OFFSET", "trends, beside GROUP BY"
@@ -68,6 +69,11 @@ async def warm_up(askers: Sequence[Asker], *, questions: int) -> None:
     dice = random.Random("warm up")
     await ask_in_turn(askers, islice(query_paths.draw_insights(dice), questions), most_s=20)
     await ask_in_turn(askers, islice(query_paths.draw_trends(dice, zone="UTC"), 4), most_s=20)
+
+
+async def ask_for_little(askers: Sequence[Asker], answers: Answers, amounts: Amounts) -> None:
+    """What an answer takes that reads next to nothing: a machine busy with other work shows in its p99."""
+    answers.add(FLOOR, await ask_in_turn(askers, repeat("/health", amounts.filtered), most_s=amounts.most_s / 10))
 
 
 async def ask_filtered(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:

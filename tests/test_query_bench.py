@@ -3,8 +3,13 @@
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
 from contextlib import closing
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,12 +17,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from benchmarks import query_paths
-from benchmarks.export_run import Export
+from benchmarks.export_run import Export, measure_export
 from benchmarks.finish_cost import BARE, COMPLETE, SIZES, UNCOUNTED, VARIANTS, Finish, FinishCost, finish, leave_out
+from benchmarks.http_load import Address
 from benchmarks.made_history import END, START, make_insights
 from benchmarks.made_insights import made_database
 from benchmarks.query_bench import Report, measure_all
-from benchmarks.query_client import Timings, until
+from benchmarks.query_client import Timings, ask_in_turn, asking, until
 from benchmarks.query_findings import Finding, judge_answers, judge_export, judge_finish
 from benchmarks.query_runs import (
     BY_COUNT,
@@ -35,6 +41,7 @@ from benchmarks.query_runs import (
     gist,
     trends_kind,
 )
+from benchmarks.servers import Server
 from database import Database
 from schemas import InsightQuery, TrendsQuery
 
@@ -45,6 +52,11 @@ TINY = Amounts(filtered=20, repeats=2, trends=4, searches=3, plain=6, finishes=1
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> Path:
+    return made_database(folder, rows=ROWS)
 
 
 def parameters_of(path: str, *, many: str = "") -> dict[str, object]:
@@ -99,6 +111,53 @@ def test_questions_for_trends_cover_the_90_days_with_and_without_a_topic() -> No
 def test_questions_end_when_their_time_is_over_but_never_before_the_first() -> None:
     assert list(until([1, 2, 3], most_s=0)) == [1]
     assert list(until([1, 2, 3], most_s=60)) == [1, 2, 3]
+
+
+class ExportServer(BaseHTTPRequestHandler):
+    """Hangs up after each answer; it has three insights, and no export as parquet."""
+
+    def do_GET(self) -> None:
+        if "parquet" in self.path:
+            self.send_error(400)
+            return
+        self.send_response(200)
+        self.send_header("X-Total-Count", "3")
+        self.send_header("Content-Length", "20")
+        self.end_headers()
+        self.wfile.write(b"names\nfirst\n2nd\n3rd\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's signature
+        pass
+
+
+@pytest.fixture
+def exporting(tmp_path: Path) -> Generator[Server]:
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), ExportServer) as server,
+        subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process,
+    ):
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield Server("export", Address("127.0.0.1", server.server_port), tmp_path, process)
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.integration
+def test_an_export_is_counted_by_its_lines(exporting: Server) -> None:
+    export = measure_export(exporting, format="csv")
+
+    assert export is not None
+    assert (export.row_count, export.announced_count, export.megabytes) == (3, 3, 20 / 1e6)
+    assert measure_export(exporting, format="parquet") is None
+
+
+@pytest.mark.integration
+async def test_a_server_that_hung_up_meanwhile_is_asked_again(exporting: Server) -> None:
+    async with asking([("one", exporting)]) as askers:
+        timings = await ask_in_turn(askers, ["/a", "/b", "/c"])
+
+    assert [path for _, path in timings["one"].answers] == ["/a", "/b", "/c"]
 
 
 @pytest.mark.unit
@@ -211,11 +270,9 @@ def test_what_counting_costs_is_a_ratio_of_medians() -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("variant", "counted"), [(COMPLETE, 20), (UNCOUNTED, 0), (BARE, 0)])
-async def test_a_finish_leaves_out_just_what_it_should(
-    tmp_path: Path, folder: Path, variant: str, counted: int
-) -> None:
+async def test_a_finish_leaves_out_just_what_it_should(tmp_path: Path, made: Path, variant: str, counted: int) -> None:
     path = tmp_path / "copy.db"
-    shutil.copyfile(made_database(folder, rows=ROWS), path)
+    shutil.copyfile(made, path)
     database = Database.connect(f"sqlite:///{path}")
     await database.open()
 
