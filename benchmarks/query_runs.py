@@ -14,7 +14,8 @@ LARGE, SMALL, PLAIN = "large", "small", "plain"
 FLOOR = "no query at all (/health)"
 FILTERED, FIRST_PAGE, FAR_PAGE = "insights by any filters", "page 1", "page 1,000 by cursor"
 FIRST_OF_TOPIC, FAR_OF_TOPIC = "page 1 of a topic", "page 1,000 of a topic by cursor"
-BY_COUNT, BY_OFFSET, BY_GROUP = "a total, beside COUNT", "page 1,000, beside OFFSET", "trends, beside GROUP BY"
+BY_COUNT, BY_GROUP = "a total, beside COUNT", "trends, beside GROUP BY"
+BY_OFFSET, BY_OFFSET_OF_TOPIC = "page 1,000, beside OFFSET", "page 1,000 of a topic, beside OFFSET"
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata")
 WALKED_TOPIC = "delivery_problems"
 FAR = 1_000
@@ -152,14 +153,16 @@ async def ask_for_topics(askers: Sequence[Asker], answers: Answers, amounts: Amo
 async def ask_beside_plain(askers: Sequence[Asker], answers: Answers, amounts: Amounts, *, seed: int) -> None:
     """The same questions to the plain design, in turn; it counts row by row, so both must say the same."""
     large, plain = askers
+    most_s = amounts.most_s / 2
     filtered = ((path, path) for path in query_paths.draw_insights(random.Random(seed)))
-    await _ask_both(large, plain, answers, BY_COUNT, islice(filtered, amounts.plain), most_s=amounts.most_s)
-    far_path, pages_before = await _walk(large, [], most_s=amounts.most_s)
-    offset_path = query_paths.insights_path(("offset", str(pages_before * query_paths.PAGE_ROWS)))
-    far = repeat((far_path, offset_path), amounts.plain)
-    await _ask_both(large, plain, answers, BY_OFFSET, far, most_s=amounts.most_s)
+    await _ask_both(large, plain, answers, BY_COUNT, islice(filtered, amounts.plain), most_s=most_s)
     trends = ((path, path) for path in query_paths.draw_trends(random.Random(seed), zone="UTC"))
-    await _ask_both(large, plain, answers, BY_GROUP, islice(trends, amounts.plain), most_s=amounts.most_s)
+    await _ask_both(large, plain, answers, BY_GROUP, islice(trends, amounts.plain), most_s=most_s)
+    for kind, filters in ((BY_OFFSET, []), (BY_OFFSET_OF_TOPIC, [("topic", WALKED_TOPIC)])):
+        far_path, pages_before = await _walk(large, filters, most_s=amounts.most_s)
+        offset = ("offset", str(pages_before * query_paths.PAGE_ROWS))
+        pairs = repeat((far_path, query_paths.insights_path(*filters, offset)), amounts.plain)
+        await _ask_both(large, plain, answers, kind, pairs, most_s=most_s)
 
 
 async def _ask_both(

@@ -29,6 +29,7 @@ from benchmarks.query_runs import (
     BY_COUNT,
     BY_GROUP,
     BY_OFFSET,
+    BY_OFFSET_OF_TOPIC,
     FAR_OF_TOPIC,
     FAR_PAGE,
     FILTERED,
@@ -73,8 +74,8 @@ def test_both_designs_say_the_same_of_made_insights(folder: Path) -> None:
     report = measure_all(folder, TINY, rows=ROWS, small_rows=500, seed=1)
 
     assert (report.errors, report.answers.wrong) == ([], [])
-    assert report.answers.compared >= 3 * TINY.plain
-    assert {FILTERED, FAR_PAGE, FAR_OF_TOPIC, BY_COUNT, BY_OFFSET, BY_GROUP} < report.answers.kinds.keys()
+    assert report.answers.compared >= 4 * TINY.plain
+    assert {FILTERED, FAR_PAGE, FAR_OF_TOPIC, BY_COUNT, BY_GROUP, BY_OFFSET_OF_TOPIC} < report.answers.kinds.keys()
     assert report.finish is not None
     assert len(report.finish.finishes) == TINY.finishes * 2 * len(SIZES) * len(VARIANTS)
 
@@ -207,12 +208,19 @@ def test_page_1000_is_as_fast_as_page_1(far_ms: float, good: bool) -> None:  # n
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("kind", [BY_COUNT, BY_OFFSET, BY_GROUP])
+@pytest.mark.parametrize("kind", [BY_COUNT, BY_OFFSET_OF_TOPIC, BY_GROUP])
 @pytest.mark.parametrize(("plain_ms", "good"), [(50.0, True), (49.0, False)])
 def test_the_service_is_held_to_fifty_times_the_plain_design(kind: str, plain_ms: float, good: bool) -> None:  # noqa: FBT001
     answers = Answers({kind: {LARGE: timings(1.0), PLAIN: timings(plain_ms)}})
 
     assert judged(answers)[f"{kind}, p50 ms"] is good
+
+
+@pytest.mark.unit
+def test_an_offset_without_a_filter_is_shown_and_held_to_nothing() -> None:
+    answers = Answers({BY_OFFSET: {LARGE: timings(2.0), PLAIN: timings(14.0)}})
+
+    assert Finding(f"{BY_OFFSET}, p50 ms", "2.00", "14.0", "7x") in judge_answers(answers)
 
 
 @pytest.mark.unit
