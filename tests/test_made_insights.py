@@ -22,15 +22,9 @@ from topics import load_topics
 pytestmark = pytest.mark.integration
 
 ROWS = 2_000
-TABLES = {  # what must be the same; ids and moments of arrival are each writer's own
-    "conversations": (
-        "text, author, timestamp, raw_data, external_id, content_hash, status, due_at, lease_epoch, attempts, rescues,"
-        " error_code, error, raw_answer, skip_reason"
-    ),
-    "insights": "timestamp, text, author, sentiment, sentiment_score, clusters, confidence, model",
-    "insight_topics": "topic, timestamp, sentiment, confidence",
-    "insight_counts": "*",
-}
+TABLES = ("conversations", "insights", "insight_topics", "insight_counts")
+# Each writer's own: ids, moments of arrival, and words of the analysis that nothing is asked about.
+OWN = {"id", "conversation_id", "insight_id", "created_at", "reasoning", "grok_analysis"}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +32,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_database(tmp_path_factory.mktemp("made"), rows=ROWS)
 
 
-def rows_of(path: Path, table: str, columns: str = "*") -> list[tuple[object, ...]]:
+def rows_of(path: Path, table: str, *columns: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
-        return sorted(connection.execute(f"SELECT {columns} FROM {table}"), key=repr)
+        return sorted(connection.execute(f"SELECT {', '.join(columns) or '*'} FROM {table}"), key=repr)
+
+
+def shared_columns(path: Path, table: str) -> list[str]:
+    return [str(row[1]) for row in rows_of(path, f"pragma_table_info('{table}')") if row[1] not in OWN]
+
+
+def row_counts(path: Path) -> dict[str, int]:
+    """Of every table, those behind a text index too; but how that splits its data depends on the size of a batch."""
+    names = [str(row[1]) for row in rows_of(path, "sqlite_master") if row[0] == "table"]
+    return {name: len(rows_of(path, name)) for name in names if not name.endswith(("_data", "_idx"))}
 
 
 def as_the_service_would(session: WriteSession, insights: Sequence[Made]) -> None:
@@ -73,8 +77,10 @@ def test_made_insights_are_what_the_service_would_have_written(tmp_path: Path) -
     asyncio.run(make_database(ours, rows=300))
     asyncio.run(_write_through_the_service(services, list(make_insights(0, 300, rows=300, seed=1))))
 
-    for table, columns in TABLES.items():
-        assert rows_of(ours, table, columns) == rows_of(services, table, columns)
+    assert row_counts(ours) == row_counts(services)
+    for table in TABLES:
+        columns = shared_columns(services, table)
+        assert rows_of(ours, table, *columns) == rows_of(services, table, *columns)
 
 
 def test_every_counter_is_what_the_insights_add_up_to(made: Path) -> None:
@@ -95,7 +101,7 @@ def test_a_counter_that_is_wrong_is_found(tmp_path: Path, made: Path) -> None:
 
 @pytest.mark.parametrize("count", known_counts(ROWS))
 def test_known_words_and_authors_are_there_just_so_often(made: Path, count: int) -> None:
-    rows = rows_of(made, "insights", "text, author, id, timestamp, model")
+    rows = rows_of(made, "insights", "text", "author")
 
     assert sum(known_phrase(count) in str(row[0]) for row in rows) == count
     assert sum(row[1] == known_author(count) for row in rows) == count
