@@ -78,7 +78,7 @@ def attempt(report: Report, title: str, measure: Callable[[], T]) -> T | None:
 
 def _say(kind: str, timings: dict[str, Timings]) -> None:
     for name, times in timings.items():
-        figures = f"p50 {times.ms(50):9.2f}   p99 {times.ms(99):9.2f} ms   of {len(times.answers):,}"
+        figures = f"p50 {times.ms(50):9.2f}   p99 {times.ms(99):9.2f} ms   of {len(times.asked):,}"
         console.print(f"  {kind:<40} {name:<6} {figures}", markup=False, highlight=False)
 
 
@@ -157,8 +157,8 @@ def show(report: Report) -> None:
     console.print(f"{report.machine}. Pages have 100 insights and the exact total.")
     if FILTERED in report.answers.kinds:
         console.print("The slowest by any filters:")
-        for latency_ms, path in report.answers.kinds[FILTERED][LARGE].slowest(5):
-            console.print(f"  {latency_ms:8.1f} ms  {path}", markup=False, highlight=False, soft_wrap=True)
+        for asked in report.answers.kinds[FILTERED][LARGE].slowest_first()[:5]:
+            console.print(f"  {asked.latency_ms:8.1f} ms  {asked.path}", markup=False, highlight=False, soft_wrap=True)
     for error in [*report.answers.wrong[:10], *report.errors]:
         console.print(error, style="red", markup=False)
 
@@ -181,8 +181,10 @@ def as_json(report: Report) -> bytes:
 
 
 def _figures(times: Timings) -> dict[str, object]:
-    figures = {name: times.ms(percent) for name, percent in (("p50_ms", 50), ("p99_ms", 99), ("worst_ms", 100))}
-    return {"count": len(times.answers), **figures, "answers": times.slowest(len(times.answers))}
+    figures: dict[str, float | None] = {"p50_ms": times.ms(50), "p99_ms": times.ms(99), "worst_ms": times.ms(100)}
+    figures |= {"cpu_p50_ms": times.cpu_ms(50), "cpu_p99_ms": times.cpu_ms(99)}
+    asked = [one._asdict() for one in times.slowest_first()]
+    return {"count": len(times.asked), **figures, "asked": asked}
 
 
 def main(

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -15,20 +15,32 @@ from benchmarks.servers import Server
 T = TypeVar("T")
 
 
+class Asked(NamedTuple):
+    """One answer: how long it took in milliseconds, and how much of that the server was on a CPU (Linux only)."""
+
+    latency_ms: float
+    cpu_ms: float | None
+    path: str
+
+
 @dataclass(slots=True)
 class Timings:
-    """How long one server took to answer, in milliseconds, and what it was asked."""
+    """What one server was asked, and how long it took."""
 
-    answers: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    asked: list[Asked] = field(default_factory=list[Asked])
 
-    def add(self, latency_ms: float, path: str) -> None:
-        self.answers.append((latency_ms, path))
+    def add(self, answer: "Answer", path: str) -> None:
+        self.asked.append(Asked(answer.latency_ms, answer.cpu_ms, path))
 
     def ms(self, percent: float) -> float:
-        return percentile([latency_ms for latency_ms, _ in self.answers], percent)
+        return percentile([one.latency_ms for one in self.asked], percent)
 
-    def slowest(self, most: int) -> list[tuple[float, str]]:
-        return sorted(self.answers, reverse=True)[:most]
+    def cpu_ms(self, percent: float) -> float | None:
+        measured = [one.cpu_ms for one in self.asked if one.cpu_ms is not None]
+        return percentile(measured, percent) if measured else None
+
+    def slowest_first(self) -> list[Asked]:
+        return sorted(self.asked, key=lambda one: -one.latency_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class Answer:
     status: int
     body: bytes
     latency_ms: float
+    cpu_ms: float | None
 
     def json(self) -> Any:
         return orjson.loads(self.body)
@@ -66,9 +79,12 @@ class Asker:
 
     async def _exchange(self, path: str) -> Answer:
         request = request_bytes("GET", path, self.server.address)
+        cpu_before_ms = self.server.cpu_ms()
         started_at = perf_counter()
         reply = await self.connection.exchange(request)
-        return Answer(reply.status, reply.body, (perf_counter() - started_at) * 1000)
+        latency_ms = (perf_counter() - started_at) * 1000
+        cpu_ms = None if cpu_before_ms is None else (self.server.cpu_ms() or cpu_before_ms) - cpu_before_ms
+        return Answer(reply.status, reply.body, latency_ms, cpu_ms)
 
 
 @asynccontextmanager
@@ -90,7 +106,7 @@ async def ask_in_turn(askers: Sequence[Asker], paths: Iterable[str], *, most_s: 
     for number, path in enumerate(until(paths, most_s=most_s)):
         for asker in askers if number % 2 else reversed(askers):
             answer = await asker.ask(path)
-            timings[asker.name].add(answer.latency_ms, path)
+            timings[asker.name].add(answer, path)
     return timings
 
 

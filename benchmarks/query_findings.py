@@ -78,6 +78,15 @@ def _judge_growth(answers: Answers, kind: str) -> Iterator[Finding]:
             good = good and ours <= p99_bar
         title = f"{kind}, {name} ms" if name == "p50" else f"  {name} ms"
         yield Finding(title, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}x", ", ".join(bars), good)
+    if not short:
+        yield _show_cpu(large.cpu_ms(99), small.cpu_ms(99))
+
+
+def _show_cpu(ours: float | None, theirs: float | None) -> Finding:
+    """Without the waits for a CPU that others had."""
+    if not ours or not theirs:
+        return Finding("  p99 of the server's CPU, ms", "unknown")
+    return Finding("  p99 of the server's CPU, ms", f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}x")
 
 
 def _judge_far_page(answers: Answers, near: str, far: str) -> Finding:

@@ -91,7 +91,7 @@ async def ask_pages(askers: Sequence[Asker], answers: Answers, amounts: Amounts)
             for _ in range(amounts.repeats):
                 for kind, path in ((near, near_path), (far, far_path)):
                     times = answers.kinds.setdefault(kind, {}).setdefault(asker.name, Timings())
-                    times.add((await asker.ask(path)).latency_ms, path)
+                    times.add(await asker.ask(path), path)
 
 
 async def _walk(asker: Asker, filters: query_paths.Parameters, *, most_s: float) -> tuple[str, int]:
@@ -171,8 +171,8 @@ async def _ask_both(
     timings = {LARGE: Timings(), PLAIN: Timings()}
     for ours, theirs in until(paths, most_s=most_s):
         found, expected = await large.ask(ours), await plain.ask(theirs)
-        timings[LARGE].add(found.latency_ms, ours)
-        timings[PLAIN].add(expected.latency_ms, theirs)
+        timings[LARGE].add(found, ours)
+        timings[PLAIN].add(expected, theirs)
         answers.compare(ours, gist(found.json()), gist(expected.json()))
     answers.add(kind, timings)
 

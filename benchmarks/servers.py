@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,17 @@ class Server:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+    def cpu_ms(self) -> float | None:
+        """How long its threads have been on a CPU so far; None where the system does not say (Linux only)."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        if not tasks.exists():
+            return None
+        nanoseconds = 0
+        for task in tasks.iterdir():
+            with suppress(OSError):  # a thread that has just ended
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e6
 
     def stored_ids(self) -> list[str]:
         with closing(sqlite3.connect(self.database)) as connection:

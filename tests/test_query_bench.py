@@ -23,7 +23,7 @@ from benchmarks.http_load import Address
 from benchmarks.made_history import END, START, make_insights
 from benchmarks.made_insights import made_database
 from benchmarks.query_bench import Report, measure_all
-from benchmarks.query_client import Timings, ask_in_turn, asking, until
+from benchmarks.query_client import Asked, Timings, ask_in_turn, asking, until
 from benchmarks.query_findings import Finding, judge_answers, judge_export, judge_finish
 from benchmarks.query_runs import (
     BY_COUNT,
@@ -158,7 +158,7 @@ async def test_a_server_that_hung_up_meanwhile_is_asked_again(exporting: Server)
     async with asking([("one", exporting)]) as askers:
         timings = await ask_in_turn(askers, ["/a", "/b", "/c"])
 
-    assert [path for _, path in timings["one"].answers] == ["/a", "/b", "/c"]
+    assert [one.path for one in timings["one"].asked] == ["/a", "/b", "/c"]
 
 
 @pytest.mark.unit
@@ -173,7 +173,7 @@ def test_both_designs_answers_come_down_to_the_same_gist() -> None:
 
 
 def timings(*latencies_ms: float) -> Timings:
-    return Timings([(latency_ms, f"/{number}") for number, latency_ms in enumerate(latencies_ms)])
+    return Timings([Asked(latency_ms, latency_ms / 2, f"/{number}") for number, latency_ms in enumerate(latencies_ms)])
 
 
 def judged(answers: Answers) -> dict[str, bool | None]:
