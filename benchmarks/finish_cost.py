@@ -58,7 +58,8 @@ class FinishCost:
 
 
 def measure_finish(made: Path, folder: Path, *, rounds: int) -> FinishCost:
-    """Raises: RuntimeError, when a finish is refused."""
+    """`folder` is for the copies, and is removed with them. Raises: RuntimeError, when a finish is refused."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     folder.mkdir(parents=True)
     try:
         return asyncio.run(_measure(made, folder, rounds=rounds))

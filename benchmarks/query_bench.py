@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -28,6 +29,7 @@ from benchmarks.plain_queries import copy_insights
 from benchmarks.query_client import Asker, Timings, asking
 from benchmarks.query_findings import Finding, judge_answers, judge_export, judge_finish
 from benchmarks.query_runs import FILTERED, LARGE, PLAIN, SMALL, Amounts, Answers
+from errors import InsightsError
 
 T = TypeVar("T")
 Work = Callable[[Sequence[Asker]], Coroutine[object, object, None]]
@@ -67,7 +69,7 @@ def attempt(report: Report, title: str, measure: Callable[[], T]) -> T | None:
     known = set(report.answers.kinds)
     try:
         return measure()
-    except (RuntimeError, OSError, sqlite3.Error, LookupError, ValueError) as exc:
+    except (RuntimeError, OSError, HTTPException, sqlite3.Error, LookupError, ValueError, InsightsError) as exc:
         report.errors.append(f"{title}: {type(exc).__name__}: {exc}")
         console.print(f"  broke off: {exc}", style="red", markup=False)
         return None
