@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,6 +35,9 @@ class Timings:
 
     def ms(self, percent: float) -> float:
         return percentile([one.latency_ms for one in self.asked], percent)
+
+    def mean_ms(self) -> float:
+        return fmean(one.latency_ms for one in self.asked)
 
     def cpu_ms(self, percent: float) -> float | None:
         measured = [one.cpu_ms for one in self.asked if one.cpu_ms is not None]

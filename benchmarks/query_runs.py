@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import islice, product, repeat
 from typing import Any
 
 from benchmarks import query_paths
@@ -85,13 +85,12 @@ async def ask_filtered(askers: Sequence[Asker], answers: Answers, amounts: Amoun
 async def ask_pages(askers: Sequence[Asker], answers: Answers, amounts: Amounts) -> None:
     """Page 1 and page 1,000 in turn, after a walk to it; a small database has its last full page instead."""
     for near, far, filters in ((FIRST_PAGE, FAR_PAGE, []), (FIRST_OF_TOPIC, FAR_OF_TOPIC, [("topic", WALKED_TOPIC)])):
-        for asker in askers:
-            near_path = query_paths.insights_path(*filters)
-            far_path, _ = await _walk(asker, filters, most_s=amounts.most_s)
-            for _ in range(amounts.repeats):
-                for kind, path in ((near, near_path), (far, far_path)):
-                    times = answers.kinds.setdefault(kind, {}).setdefault(asker.name, Timings())
-                    times.add(await asker.ask(path), path)
+        near_path = query_paths.insights_path(*filters)
+        far_paths = [(await _walk(asker, filters, most_s=amounts.most_s))[0] for asker in askers]
+        for _, (asker, far_path) in product(range(amounts.repeats), zip(askers, far_paths, strict=True)):
+            for kind, path in ((near, near_path), (far, far_path)):
+                times = answers.kinds.setdefault(kind, {}).setdefault(asker.name, Timings())
+                times.add(await asker.ask(path), path)
 
 
 async def _walk(asker: Asker, filters: query_paths.Parameters, *, most_s: float) -> tuple[str, int]:
