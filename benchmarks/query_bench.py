@@ -53,7 +53,7 @@ class Report:
     errors: list[str] = field(default_factory=list[str])
 
     def findings(self) -> list[Finding]:
-        found = judge_answers(self.answers)
+        found = judge_answers(self.answers, rows=self.rows)
         for export in self.exports:
             found += judge_export(export, rows=self.rows)
         return found + (judge_finish(self.finish) if self.finish else [])

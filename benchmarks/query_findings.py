@@ -26,6 +26,7 @@ P99_BARS_MS = {FILTERED: 10.0, trends_kind("UTC"): 5.0}
 GROWTH_BAR = 2.0  # of the same on the small database, at most so many times
 FAR_BAR = 1.25  # page 1,000 to page 1: as fast, but for the noise of a median
 PLAIN_BAR = 50.0  # times faster than the plain design, at least
+PLAIN_BAR_FROM_ROWS = 1_000_000  # with fewer the plain design has less to read
 BESIDE_PLAIN = (BY_COUNT, BY_GROUP, BY_OFFSET, BY_OFFSET_OF_TOPIC)
 # An OFFSET without a filter only steps over entries of an index: 100 rows and HTTP cost more than it does.
 NO_PLAIN_BAR = BY_OFFSET
@@ -43,7 +44,8 @@ class Finding:
     good: bool | None = None
 
 
-def judge_answers(answers: Answers) -> list[Finding]:
+def judge_answers(answers: Answers, *, rows: int) -> list[Finding]:
+    """`rows` are those of the large database."""
     found: list[Finding] = []
     for kind, servers in answers.kinds.items():
         if kind not in BESIDE_PLAIN and {LARGE, SMALL} <= servers.keys():
@@ -51,7 +53,7 @@ def judge_answers(answers: Answers) -> list[Finding]:
     for near, far in ((FIRST_PAGE, FAR_PAGE), (FIRST_OF_TOPIC, FAR_OF_TOPIC)):
         if far in answers.kinds:
             found.append(_judge_far_page(answers, near, far))
-    found += [_judge_beside_plain(answers, kind) for kind in BESIDE_PLAIN if kind in answers.kinds]
+    found += [_judge_beside_plain(answers, kind, rows=rows) for kind in BESIDE_PLAIN if kind in answers.kinds]
     found += [Finding(kind, "not there") for kind in answers.not_there]
     agreed = answers.compared - len(answers.wrong)
     right = not answers.wrong and answers.compared > 0
@@ -95,12 +97,14 @@ def _judge_far_page(answers: Answers, near: str, far: str) -> Finding:
     return replace(row, bar=f"<= {FAR_BAR:g}x", good=ours <= FAR_BAR * theirs)
 
 
-def _judge_beside_plain(answers: Answers, kind: str) -> Finding:
+def _judge_beside_plain(answers: Answers, kind: str, *, rows: int) -> Finding:
     """By the mean, which is how long all the questions took: they are of many sorts, and few."""
     ours, plain = answers.kinds[kind][LARGE].mean_ms(), answers.kinds[kind][PLAIN].mean_ms()
     ratio = plain / ours
     found = Finding(f"{kind}, mean ms", f"{ours:.2f}", f"{plain:,.1f}", f"{ratio:,.0f}x")
-    return found if kind == NO_PLAIN_BAR else replace(found, bar=f">= {PLAIN_BAR:g}x", good=ratio >= PLAIN_BAR)
+    if kind == NO_PLAIN_BAR or rows < PLAIN_BAR_FROM_ROWS:
+        return found
+    return replace(found, bar=f">= {PLAIN_BAR:g}x", good=ratio >= PLAIN_BAR)
 
 
 def judge_export(export: Export, *, rows: int) -> list[Finding]:

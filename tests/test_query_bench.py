@@ -177,7 +177,7 @@ def timings(*latencies_ms: float) -> Timings:
 
 
 def judged(answers: Answers) -> dict[str, bool | None]:
-    return {found.measured.strip(): found.good for found in judge_answers(answers)}
+    return {found.measured.strip(): found.good for found in judge_answers(answers, rows=1_000_000)}
 
 
 @pytest.mark.unit
@@ -220,7 +220,14 @@ def test_the_service_is_held_to_fifty_times_the_plain_design(kind: str, plain_ms
 def test_an_offset_without_a_filter_is_shown_and_held_to_nothing() -> None:
     answers = Answers({BY_OFFSET: {LARGE: timings(2.0), PLAIN: timings(14.0)}})
 
-    assert Finding(f"{BY_OFFSET}, mean ms", "2.00", "14.0", "7x") in judge_answers(answers)
+    assert Finding(f"{BY_OFFSET}, mean ms", "2.00", "14.0", "7x") in judge_answers(answers, rows=1_000_000)
+
+
+@pytest.mark.unit
+def test_among_few_insights_the_plain_design_is_only_shown() -> None:
+    answers = Answers({BY_COUNT: {LARGE: timings(2.0), PLAIN: timings(14.0)}})
+
+    assert Finding(f"{BY_COUNT}, mean ms", "2.00", "14.0", "7x") in judge_answers(answers, rows=50_000)
 
 
 @pytest.mark.unit
