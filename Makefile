@@ -14,8 +14,8 @@ RUNTIME := pyproject.toml
 DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
-.PHONY: help install install-dev run dev demo test test-cov lint format types check api-docs bench bench-grok evaluate load-test fake-xai \
-	docker-build docker-run db-init lock requirements-check clean
+.PHONY: help install install-dev run dev demo test test-cov lint format types check api-docs bench bench-grok bench-queries \
+	evaluate load-test fake-xai docker-build docker-run db-init lock requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ bench: .venv/.development ## Compare the service with a plain design (4 minutes;
 bench-grok: .venv/.development ## Compare packs with one call a conversation on a fake xAI (3 minutes; ARGS=--quick for a look)
 	@$(PY) benchmarks/grok_bench.py $(ARGS)
 
+bench-queries: .venv/.development ## Compare reads on a million insights with a plain design (5 minutes; ARGS=--quick for a look)
+	@$(PY) benchmarks/query_bench.py $(ARGS)
+
 evaluate: .venv/.runtime ## Score the offline analyzer on labelled files (FILES="a.csv b.csv")
 	@$(PY) training/evaluate.py $(FILES)
 
@@ -104,8 +107,8 @@ requirements-check: .venv/.uv ## Fail when the locks do not fit pyproject.toml
 		END { exit wrong }' requirements-dev.txt requirements.txt >&2
 	@echo "The locks fit pyproject.toml."
 
-clean: ## Remove .venv, caches and what the demo made; databases and .env stay
-	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml
+clean: ## Remove .venv, caches and what demo and bench-queries made; databases and .env stay
+	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps in .venv: each is made again when the file that it was made from is newer.

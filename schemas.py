@@ -159,13 +159,15 @@ class ConversationIn(Wire):
 class CorrectionIn(Wire):
     """What a person says of a conversation: its sentiment, its topics, or both; what is left out is not judged."""
 
-    sentiment: Sentiment | None = Field(default=None, examples=["negative"])
+    sentiment: Sentiment | None = Field(default=None, examples=["negative"], description="What the customer feels.")
     topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=3)] | None = Field(
         default=None,
         description="Topics of `GET /api/v1/topics`; `other` stands alone.",
         examples=[["refunds_returns"]],
     )
-    note: Note | None = Field(default=None, examples=["Irony: the customer is still waiting."])
+    note: Note | None = Field(
+        default=None, examples=["Irony: the customer is still waiting."], description="For whoever reads it next."
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,17 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def cpu_ms(self) -> float | None:
+        """How long its threads have been on a CPU so far; None where the system does not say (Linux only)."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        if not tasks.exists():
+            return None
+        nanoseconds = 0
+        for task in tasks.iterdir():
+            with suppress(OSError):  # a thread that has just ended
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e6
+
     def stored_ids(self) -> list[str]:
         with closing(sqlite3.connect(self.database)) as connection:
             return [row[0] for row in connection.execute("SELECT id FROM conversations")]
@@ -61,7 +72,14 @@ def free_port() -> int:
 @contextmanager
 def service(folder: Path, **changed: str) -> Generator[Server, None, None]:
     """The project's service as a user starts it, with its limit out of the way; else by default, but for `changed`."""
-    port, database = free_port(), folder / "service.db"
+    with service_on(folder / "service.db", **changed) as server:
+        yield server
+
+
+@contextmanager
+def service_on(database: Path, **changed: str) -> Generator[Server, None, None]:
+    """The same on a database of this name, which may be there already."""
+    port = free_port()
     settings = {
         "DATABASE_URL": f"sqlite:///{database}",
         "HOST": HOST,
@@ -80,6 +98,15 @@ def service(folder: Path, **changed: str) -> Generator[Server, None, None]:
 def plain_design(folder: Path) -> Generator[Server, None, None]:
     port, database = free_port(), folder / "plain.db"
     command = [str(ROOT / "benchmarks" / "plain_design.py"), "--port", str(port), "--db", str(database)]
+    with _started("plain", command, port, database, {}) as server:
+        yield server
+
+
+@contextmanager
+def plain_queries(database: Path) -> Generator[Server, None, None]:
+    """The plain design's queries over what `plain_queries.copy_insights` has made."""
+    port = free_port()
+    command = [str(ROOT / "benchmarks" / "plain_queries.py"), "--port", str(port), "--db", str(database)]
     with _started("plain", command, port, database, {}) as server:
         yield server
 

@@ -154,10 +154,15 @@ class Replay:
     def _wait_until_idle(self) -> None:
         """What comes next may read what this one sent."""
         ends_at = time.monotonic() + _IDLE_WITHIN_S
-        while httpx2.get(f"{self._url}/health", trust_env=False).json()["queue_size"]:
+        while self._is_busy():
             if time.monotonic() > ends_at:
                 raise SessionFailed("The service did not finish what it was sent.")
             time.sleep(0.02)
+
+    def _is_busy(self) -> bool:
+        queue_size = httpx2.get(f"{self._url}/health", trust_env=False).json()["queue_size"]
+        orders = httpx2.get(f"{self._url}/api/v1/reanalyses", trust_env=False).json()["reanalyses"]
+        return bool(queue_size) or any(order["ended_at"] is None for order in orders)
 
 
 class Steady:
@@ -171,6 +176,7 @@ class Steady:
             (re.compile(r'(?<="next_cursor":")(?!conv_)[^"]+|(?<=cursor=)(?!conv_)[\w-]+'), self._cursor),
             (re.compile(r'(?<="request_id":")[^"]+'), lambda _: EXAMPLE_REQUEST_ID),
             (re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00))?"), self._moment),
+            (re.compile(r"\d{8}T\d{6}Z"), lambda _: NOW.strftime("%Y%m%dT%H%M%SZ")),
             (re.compile(r'(?<="finished_per_second":)[\d.]+'), lambda _: "0.2"),
         )
 

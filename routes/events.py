@@ -42,8 +42,8 @@ def _schema_of(kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 _EVENTS: dict[str, Any] = {
-    "schema": {"type": "string", "description": "Events as the HTML standard writes them, each as in `itemSchema`."},
-    "itemSchema": {
+    "schema": {"type": "string", "description": "Events as the HTML standard writes them, each as in `x-item-schema`."},
+    "x-item-schema": {
         "oneOf": [
             _schema_of("status", TypeAdapter(LiveStatus).json_schema()),
             _schema_of("insight", {"$ref": "#/components/schemas/Insight"}),

@@ -47,7 +47,10 @@ async def list_reanalyses(state: StateDep) -> Response:
 @reanalyses.delete(
     "/reanalyses/{reanalysis_id}", status_code=204, responses=errors_of(404, 409, 507), summary="Stop a reanalysis"
 )
-async def stop_reanalysis(reanalysis_id: Annotated[int, Path(ge=1, lt=2**63)], state: StateDep) -> Response:
+async def stop_reanalysis(
+    reanalysis_id: Annotated[int, Path(ge=1, lt=2**63, description="As it was answered when it was ordered.")],
+    state: StateDep,
+) -> Response:
     """What has been sent back is read all the same; the rest keeps its insight."""
     await state["database"].write(partial(store.end_reanalysis, order=reanalysis_id, now=datetime.now(UTC)))
     return Response(status_code=204)

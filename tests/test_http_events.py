@@ -207,7 +207,7 @@ def test_the_document_says_what_is_told(service: Service, client: httpx2.Client)
     content = document["paths"][EVENTS]["get"]["responses"]["200"]["content"]["text/event-stream"]
     shapes = {
         shape["properties"]["event"]["const"]: shape["properties"]["data"]["contentSchema"]
-        for shape in content["itemSchema"]["oneOf"]
+        for shape in content["x-item-schema"]["oneOf"]
     }
 
     with listening(service) as listener:
