@@ -73,6 +73,7 @@ class Tally(StrEnum):
     CANARIES = "canaries"  # read in a pack, and again alone
     CANARIES_AGREED = "canaries_agreed"  # ... with the same sentiment
     SUSPECTED = "suspected"  # looked like instructions to a model
+    POISON = "poison"  # failed without being read: each of its owners died with it
 
 
 _UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")

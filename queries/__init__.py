@@ -1,6 +1,6 @@
 """Every statement that reads, each over a snapshot."""
 
-from queries.operating import OperatorCounts, UsageRow, count_for_operator
+from queries.operating import OperatorCounts, ScrapeCounts, UsageRow, count_for_operator, count_for_scrape
 from queries.reading import (
     find_insights,
     get_conversation,
@@ -14,8 +14,10 @@ from queries.trends import read_trends
 
 __all__ = [
     "OperatorCounts",
+    "ScrapeCounts",
     "UsageRow",
     "count_for_operator",
+    "count_for_scrape",
     "find_insights",
     "get_conversation",
     "is_deeper_than",

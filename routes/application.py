@@ -18,7 +18,7 @@ from problems import MEDIA_TYPE, invalid_schema, to_body
 from routes.conversations import conversations
 from routes.insights import insights
 from routes.operations import operations
-from routes.shared import State
+from routes.shared import VERSION, State
 from routes.taking_in import taking_in
 
 ROUTERS = (taking_in, conversations, insights, operations)
@@ -29,7 +29,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 def make_application(lifespan: Lifespan) -> FastAPI:
     app = FastAPIOffline(
         title="Insights Platform API",
-        version="0.1.0",
+        version=VERSION,
         description="Conversations in, insights out: what customers are unhappy about, and since when.",
         lifespan=lifespan,
         redoc_url=None,

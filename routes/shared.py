@@ -16,6 +16,8 @@ from rate_limiter import FairLimiter
 from reader import PackSize
 from telemetry import Metrics
 
+VERSION = "0.1.0"
+
 
 class State(TypedDict):
     """What `main` builds and every handler shares."""

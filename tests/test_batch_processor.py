@@ -634,7 +634,7 @@ async def test_the_queue_is_not_owned_before_its_abandoned_rows_are_released(
 
 def sample(metrics: Metrics, name: str) -> float:
     """The value of a line of the metrics, such as `insights_conversations_finished_total{status="failed"}`."""
-    lines = metrics.render(queue_depth=None).decode().splitlines()
+    lines = metrics.render().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
@@ -717,6 +717,21 @@ async def test_what_became_of_rows_is_counted_once_and_not_for_those_who_lost_th
     assert sample(metrics, 'insights_conversations_finished_total{status="completed"}') == 2
     assert sample(metrics, 'insights_conversations_finished_total{status="skipped"}') == 1
     assert sample(metrics, 'insights_prefilter_skips_total{reason="link_only"}') == 1
+    assert sample(metrics, "insights_outcomes_fenced_total") == sample(metrics, "insights_rescued_claims_total") >= 2
+
+
+async def test_failures_are_counted_by_their_error(
+    make_processor: MakeProcessor, accept: Any, metrics: Metrics
+) -> None:
+    def refuse(_texts: Sequence[str]) -> None:
+        raise GrokRequestRejected("There is no such field.")
+
+    await accept("refused parcel")
+
+    await turn(make_processor(ScriptedAnalyzer(refuse)))
+
+    assert sample(metrics, 'insights_conversations_failed_total{error="request_rejected"}') == 1
+    assert sample(metrics, 'insights_conversations_finished_total{status="failed"}') == 1
 
 
 async def test_the_throughput_is_that_of_the_last_minute(
