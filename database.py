@@ -194,7 +194,8 @@ class Database:
     def _commit(self, group: Sequence[_Job]) -> Sequence[_Job]:
         apart = self.dialect == "postgresql"
         for jobs in ([job for job in group if not (apart and job.alone)], *([j] for j in group if apart and j.alone)):
-            self._commit_together(jobs)
+            if jobs:
+                self._commit_together(jobs)
         return group
 
     def _commit_together(self, jobs: Sequence[_Job]) -> None:

@@ -66,6 +66,7 @@ class Tally(StrEnum):
     LITTLE_TO_READ = "little_to_read"  # the local answer stood: a word of thanks, an emoji
     CASCADE = "cascade"  # the local answer stood: it was sure enough
     SKIPPED = "skipped"  # nothing to read
+    POISON = "poison"  # failed without being read: each of its owners died with it
     SKIP_AUDITED = "skip_audited"  # nothing to read, and Grok was asked all the same
     SKIP_LOST = "skip_lost"  # ... and found a complaint
     KEEP_AUDITED = "keep_audited"  # the local answer would have stood, and Grok was asked all the same
@@ -73,7 +74,6 @@ class Tally(StrEnum):
     CANARIES = "canaries"  # read in a pack, and again alone
     CANARIES_AGREED = "canaries_agreed"  # ... with the same sentiment
     SUSPECTED = "suspected"  # looked like instructions to a model
-    POISON = "poison"  # failed without being read: each of its owners died with it
 
 
 _UNENCODED_PLUS = re.compile(r"(?<=\d) (?=\d\d:?\d\d$)")

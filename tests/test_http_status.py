@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from errors import DatabaseBusy
+from errors import DatabaseBusy, GrokBudgetReached, GrokOutage, GrokThrottled, GrokUnavailable
 from tests.fake_xai import FakeXaiServer, running_fake_xai
 from tests.fake_xai_answers import GOOD_KEY
 from tests.fake_xai_faults import always, no_faults
@@ -324,6 +324,14 @@ async def test_prometheus_reads_how_commits_and_the_worker_do(api: httpx2.AsyncC
     assert found["insights_worker_running"][()] == found["insights_database_up"][()] == 1
     assert found["insights_worker_last_tick_timestamp_seconds"][()] > 1_700_000_000
     assert found["insights_database_bytes"][()] > 0
+
+
+async def test_every_outage_that_somebody_has_to_mend_has_its_series(api: httpx2.AsyncClient) -> None:
+    found = await samples_of(api)
+
+    passing = (GrokUnavailable, GrokThrottled, GrokBudgetReached)  # mended by waiting
+    codes = {kind.code for kind in GrokOutage.__subclasses__() if not issubclass(kind, passing)}
+    assert {dict(labels)["error"] for labels in found["insights_grok_outage"]} == codes
 
 
 def holding(samples: dict[tuple[tuple[str, str], ...], float]) -> list[str]:
