@@ -120,6 +120,7 @@ class BatchProcessor:
         wanted = max(self._limits.batch_size, self._reader.pack_size.current)
         claim = partial(store.claim_batch, limit=wanted, now=self._now(), lease=_LEASE)
         claims = await self._database.write(claim)
+        self._metrics.count_rescued(sum(claim.rescues > 0 for claim in claims))
         self._reader.pack_size.record_claim(full=len(claims) == wanted)
         self._send_canaries(idle=not claims)
         if not claims:
@@ -238,6 +239,7 @@ class BatchProcessor:
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
         with self._let_go_on_error(outcome.claim for outcome in outcomes):
             fenced = await self._save_patiently(outcomes)
+        self._metrics.count_fenced(len(fenced))
         refused = {claim.conversation_id for claim in fenced}
         ended = 0
         for outcome in outcomes:
@@ -366,9 +368,9 @@ def _count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> N
             metrics.count_finished("completed")
             if Tally.CACHED in outcome.tallies:
                 metrics.count_cache_hit()
-            metrics.count_unlisted_topics(outcome.tallies.count(Tally.UNLISTED))
         case Skipped():
             metrics.count_finished("skipped")
             metrics.count_skip(outcome.reason)
         case Failed():
             metrics.count_finished("failed")
+            metrics.count_failure(outcome.code)

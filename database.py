@@ -34,6 +34,7 @@ from telemetry import get_logger
 ReadSession = NewType("ReadSession", Connection)  # queries take this
 WriteSession = NewType("WriteSession", ReadSession)  # store takes this: handing it a ReadSession does not type-check
 
+OnCommit = Callable[[int, float], None]  # is told, on the writer's thread, how many units and how many seconds
 T = TypeVar("T")
 log = get_logger()
 
@@ -50,6 +51,7 @@ _UNUSABLE_FILE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOTADB,
 }
+_LOCKED_ROW = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "fuse.sshfs", "afs"}
 
 
@@ -67,24 +69,24 @@ class _Job:
 class Database:
     """The one way to the tables. Build it with `connect`, end it with `close`."""
 
-    def __init__(self, url: URL, *, readers: int = 4) -> None:
+    def __init__(self, url: URL, *, readers: int = 4, on_commit: OnCommit = lambda _units, _seconds: None) -> None:
         self.dialect = url.get_backend_name()
         self.file = Path(url.database) if self.dialect == "sqlite" and url.database else None
         self._write_engine = _create_engine(url, pool_size=1, may_write=True)
         self._read_engine = _create_engine(url, pool_size=readers, may_write=False)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(
-            target=self._run_writer, name="writer", daemon=True
-        )  # an exit without close() is a crash: nothing hangs
+        self._on_commit = on_commit
+        # a daemon: an exit without close() is a crash, and nothing hangs
+        self._writer = threading.Thread(target=self._run_writer, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @classmethod
-    def connect(cls, url: str, *, readers: int = 4) -> "Database":
+    def connect(cls, url: str, *, readers: int = 4, on_commit: OnCommit = lambda _units, _seconds: None) -> "Database":
         """Raises ValueError, with a sentence for the user, when `url` names no database that the service can use."""
         try:
-            return cls(parse_database_url(url), readers=readers)
+            return cls(parse_database_url(url), readers=readers, on_commit=on_commit)
         except ModuleNotFoundError as error:
             raise ValueError("PostgreSQL needs its driver: .venv/bin/pip install 'psycopg[binary]'") from error
 
@@ -132,7 +134,7 @@ class Database:
         return await self._loop.run_in_executor(self._readers, self._read, unit)
 
     async def schema_is_current(self) -> bool:
-        return await self.read(lambda session: _schema_version(session) == _newest_version())
+        return await self.read(lambda s: MigrationContext.configure(s).get_current_revision() == _newest_version())
 
     def _read(self, unit: Callable[[ReadSession], T]) -> T:
         begin = "BEGIN" if self.dialect == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -192,13 +194,16 @@ class Database:
     def _commit(self, group: Sequence[_Job]) -> Sequence[_Job]:
         apart = self.dialect == "postgresql"
         for jobs in ([job for job in group if not (apart and job.alone)], *([j] for j in group if apart and j.alone)):
-            self._commit_together(jobs)
+            if jobs:
+                self._commit_together(jobs)
         return group
 
     def _commit_together(self, jobs: Sequence[_Job]) -> None:
+        started = time.monotonic()
         try:
             with _translated(), self._write_engine.connect() as connection:
                 self._run_group(connection, jobs)
+            self._on_commit(len(jobs), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller must hear it, and the writer go on
             crosswise = len(jobs) > 1 and isinstance(error, DatabaseBusy) and self.dialect == "postgresql"
             for job in jobs:
@@ -360,10 +365,7 @@ def _translated() -> Generator[None, None, None]:
 def _translate(error: DBAPIError) -> InsightsError | None:
     code = getattr(error.orig, "sqlite_errorcode", None)
     state = getattr(error.orig, "sqlstate", None)
-    if (code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}) or state in {
-        "40001",
-        "40P01",
-    }:
+    if (code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}) or state in _LOCKED_ROW:
         return DatabaseBusy("The database is locked by another process; send the request again.", retry_after_s=1)
     if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or state == "53100":
         return StorageFull("The disk is full; free space, the service resumes by itself.", retry_after_s=30)
@@ -376,10 +378,6 @@ def _translate(error: DBAPIError) -> InsightsError | None:
     if unreachable or error.connection_invalidated or (state or "").startswith(("08", "53", "57")):
         return Overloaded("The database does not answer; send the request again.", retry_after_s=2)
     return None
-
-
-def _schema_version(session: ReadSession) -> str | None:
-    return MigrationContext.configure(session).get_current_revision()
 
 
 @cache

@@ -93,9 +93,10 @@ class Parts:
     @classmethod
     def of(cls, settings: Settings, *, streams: routes.Streams | None = None) -> "Parts":
         """Raises: ValueError, when a file or the database's address cannot be used."""
+        metrics = Metrics()
         return cls(
-            Database.connect(settings.database_url),
-            Metrics(),
+            Database.connect(settings.database_url, on_commit=metrics.observe_commit),
+            metrics,
             load_topics(settings.topics_file or TOPICS_PATH),
             PriceList.load(settings.prices_file or PRICES_PATH, usd_per_1k_tokens=settings.grok_cost_per_1k),
             streams or routes.Streams(),

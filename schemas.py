@@ -63,6 +63,7 @@ class Tally(StrEnum):
     LITTLE_TO_READ = "little_to_read"  # the local answer stood: a word of thanks, an emoji
     CASCADE = "cascade"  # the local answer stood: it was sure enough
     SKIPPED = "skipped"  # nothing to read
+    POISON = "poison"  # failed without being read: each of its owners died with it
     SKIP_AUDITED = "skip_audited"  # nothing to read, and Grok was asked all the same
     SKIP_LOST = "skip_lost"  # ... and found a complaint
     KEEP_AUDITED = "keep_audited"  # the local answer would have stood, and Grok was asked all the same

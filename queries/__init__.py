@@ -2,7 +2,7 @@
 
 from queries.following import Followed, LiveCounts, count_live, follow_insights, newest_position
 from queries.insights import find_insights, next_insights
-from queries.operating import OperatorCounts, UsageRow, count_for_operator
+from queries.operating import OperatorCounts, ScrapeCounts, UsageRow, count_for_operator, count_for_scrape
 from queries.paging import count_matches
 from queries.quality import read_quality
 from queries.reading import (
@@ -30,8 +30,10 @@ __all__ = [
     "KnownAnalysis",
     "LiveCounts",
     "OperatorCounts",
+    "ScrapeCounts",
     "UsageRow",
     "count_for_operator",
+    "count_for_scrape",
     "count_live",
     "count_matches",
     "count_to_reread",

@@ -22,7 +22,7 @@ from routes.insights import insights
 from routes.openapi import install_document
 from routes.operations import operations
 from routes.reanalyses import reanalyses
-from routes.shared import State
+from routes.shared import VERSION, State
 from routes.taking_in import taking_in
 
 ROUTERS = (taking_in, conversations, erasing, insights, corrections, reanalyses, events, operations)
@@ -33,7 +33,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 def make_application(lifespan: Lifespan) -> FastAPI:
     app = FastAPIOffline(
         title="Insights Platform API",
-        version="0.1.0",
+        version=VERSION,
         description="Conversations in, insights out: what customers are unhappy about, and since when.",
         lifespan=lifespan,
         redoc_url=None,

@@ -1,5 +1,6 @@
 """The operator's view: is it alive, is it ready, what has it done and at what cost."""
 
+import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -9,12 +10,14 @@ from fastapi import APIRouter, Response
 import answers
 import queries
 from answers import Summary
-from errors import Overloaded
+from errors import InsightsError, Overloaded
+from routes.measuring import measure
 from routes.shared import JSONAnswer, StateDep, errors_of
 from routes.summary import summarize
 from telemetry import METRICS_TYPE
 
 _STALLED_S = 30  # a worker whose last turn is older makes no progress
+_SCRAPE_PATIENCE_S = 5  # Prometheus gives a scrape 10
 
 operations = APIRouter(tags=["operations"])
 
@@ -72,7 +75,9 @@ async def read_summary(state: StateDep) -> Response:
 
 @operations.get("/metrics", response_class=Response, summary="Requests, calls, tokens, cost and queue for Prometheus")
 async def read_metrics(state: StateDep) -> Response:
-    depth: int | None = None
-    with suppress(Overloaded):
-        depth = await state["database"].read(queries.queue_depth)
-    return Response(state["metrics"].render(queue_depth=depth), media_type=METRICS_TYPE)
+    now = datetime.now(UTC)
+    counts: queries.ScrapeCounts | None = None
+    with suppress(InsightsError, TimeoutError):  # a database that does not answer is a finding, too
+        async with asyncio.timeout(_SCRAPE_PATIENCE_S):
+            counts = await state["database"].read(partial(queries.count_for_scrape, now=now))
+    return Response(state["metrics"].render(measure(counts, state, now=now)), media_type=METRICS_TYPE)

@@ -28,6 +28,8 @@ from upkeep import Upkeep
 M = TypeVar("M", bound=BaseModel)
 Q = TypeVar("Q", InsightQuery, ReanalysisQuery, EventQuery)
 
+VERSION = "0.1.0"
+
 
 class State(TypedDict):
     """What `main` builds and every handler shares."""

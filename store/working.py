@@ -116,6 +116,7 @@ def claim_batch(session: WriteSession, *, limit: int, now: datetime, lease: time
     add_tallies(session, Counter(Tally.REREAD_KEPT for claim in poison if claim.reread_at is not None))
     for claim in poison:
         _save_failed(session, Failed(claim, "poison", f"The service died {claim.rescues} times while it had this row."))
+    add_tallies(session, Counter(Tally.POISON for _ in poison))
     return [claim for claim in claims if claim.rescues <= MAX_RESCUES]
 
 

@@ -39,7 +39,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"middleware", "routes"}),
     frozenset({"demo", "ingest_data", "main"}),
 )
-PACKAGES = ("account", "answers", "loader", "local_analyzer", "queries", "reader", "routes", "store", "xai")
+PACKAGES = (
+    "account",
+    "answers",
+    "loader",
+    "local_analyzer",
+    "queries",
+    "reader",
+    "routes",
+    "store",
+    "telemetry",
+    "xai",
+)
 DOORS = {
     "alembic": {"database"},
     "fastapi": {"main", "routes"},

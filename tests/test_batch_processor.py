@@ -30,7 +30,7 @@ from parameters import InsightQuery
 from prefilter import Prefilter
 from queue_lock import QueueLock
 from reader import PackLimits, PackSize, Reader
-from schemas import Analysis, ConversationIn
+from schemas import Analysis, ConversationIn, Tally
 from telemetry import Metrics
 from tests.harness import HandClock, score_of
 from tests.scripted_analyzer import POLICY, FaultyDatabase, ScriptedAnalyzer, analysis_of, open_faulty
@@ -635,7 +635,7 @@ async def test_the_queue_is_not_owned_before_its_abandoned_rows_are_released(
 
 def sample(metrics: Metrics, name: str) -> float:
     """The value of a line of the metrics, such as `insights_conversations_finished_total{status="failed"}`."""
-    lines = metrics.render(queue_depth=None).decode().splitlines()
+    lines = metrics.render().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
@@ -718,10 +718,25 @@ async def test_what_became_of_rows_is_counted_once_and_not_for_those_who_lost_th
     assert sample(metrics, 'insights_conversations_finished_total{status="completed"}') == 2
     assert sample(metrics, 'insights_conversations_finished_total{status="skipped"}') == 1
     assert sample(metrics, 'insights_prefilter_skips_total{reason="link_only"}') == 1
+    assert sample(metrics, "insights_outcomes_fenced_total") == sample(metrics, "insights_rescued_claims_total") >= 2
+
+
+async def test_failures_are_counted_by_their_error(
+    make_processor: MakeProcessor, accept: Any, metrics: Metrics
+) -> None:
+    def refuse(_texts: Sequence[str]) -> None:
+        raise GrokRequestRejected("There is no such field.")
+
+    await accept("refused parcel")
+
+    await turn(make_processor(ScriptedAnalyzer(refuse)))
+
+    assert sample(metrics, 'insights_conversations_failed_total{error="request_rejected"}') == 1
+    assert sample(metrics, 'insights_conversations_finished_total{status="failed"}') == 1
 
 
 async def test_a_topic_that_is_none_is_kept_with_the_insight_and_counted(
-    make_processor: MakeProcessor, accept: Any, database: FaultyDatabase, metrics: Metrics
+    make_processor: MakeProcessor, accept: Any, database: FaultyDatabase
 ) -> None:
     named = ScriptedAnalyzer(lambda texts: [analysis_of(text, unlisted_topics=("pets", "luggage")) for text in texts])
     await accept("late parcel")
@@ -730,7 +745,8 @@ async def test_a_topic_that_is_none_is_kept_with_the_insight_and_counted(
 
     [insight] = await insights(database)
     assert insight["grok_analysis"]["unlisted_topics"] == ["pets", "luggage"]
-    assert sample(metrics, "insights_unlisted_topics_total") == 2
+    counts = await database.read(partial(queries.count_for_operator, day="2026-03-01"))
+    assert counts.tallies[Tally.UNLISTED] == 2
 
 
 async def test_the_throughput_is_that_of_the_last_minute(

@@ -93,6 +93,18 @@ async def test_concurrent_writes_share_one_commit(database: Database) -> None:
     assert len(await database.read(keys)) == 20
 
 
+async def test_each_commit_is_told_with_the_units_it_holds(database_url: str) -> None:
+    commits: list[int] = []
+    database = Database.connect(database_url, on_commit=lambda units, _seconds: commits.append(units))
+    await database.open()
+
+    await write_together(database, *map(keep, "abc"))  # after the unit that held the writer up
+    await database.write(keep("alone"), alone=True)
+    await database.close()
+
+    assert commits == [1, 3, 1]
+
+
 async def test_more_units_than_one_commit_takes_are_all_stored(database: Database) -> None:
     wanted = [f"key {number}" for number in range(1_100)]
 

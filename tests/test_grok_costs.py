@@ -145,7 +145,7 @@ async def test_without_money_no_call_is_made_until_there_is_some(clock: HandCloc
     assert isinstance(error, GrokBudgetReached)
     assert (client.wait_s(), client.lane.budget_wait_s, client.lane.outage) == (4000, 4000, None)
     assert xai.calls == []
-    assert metrics.render(queue_depth=None).decode().count("budget_reached") == 0  # that was no failed call
+    assert metrics.render().decode().count("budget_reached") == 0  # that was no failed call
 
 
 async def test_an_account_that_cannot_be_asked_leaves_the_lane_as_it_was(clock: HandClock) -> None:
@@ -182,7 +182,7 @@ async def test_an_answer_by_the_model_asked_for_is_no_mismatch(make_client: Clie
 async def test_every_try_is_counted_and_every_failure_by_its_class(make_client: ClientMaker) -> None:
     await make_client(ScriptedXai(DOWN, DOWN)).analyze(["one"])
 
-    lines = make_client.metrics.render(queue_depth=None).decode().splitlines()
+    lines = make_client.metrics.render().decode().splitlines()
     assert "insights_grok_calls_total 3.0" in lines
     assert 'insights_grok_call_errors_total{error="grok_unavailable"} 2.0' in lines
 

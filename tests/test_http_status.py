@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from errors import DatabaseBusy
+from errors import DatabaseBusy, GrokBudgetReached, GrokOutage, GrokThrottled, GrokUnavailable
 from tests.fake_xai import FakeXaiServer, running_fake_xai
 from tests.fake_xai_answers import GOOD_KEY
 from tests.fake_xai_faults import always, no_faults
@@ -127,6 +127,28 @@ async def test_a_database_that_refuses_has_no_summary_but_metrics(tmp_path: Path
 
     assert_problem(summary, 503, "database_busy")
     assert metrics.status_code == 200
+    assert "\ninsights_database_up 0.0\n" in metrics.text
+    assert "insights_processing_queue_depth" not in metrics.text
+
+
+@dataclass
+class SilentDatabase:
+    """One that never answers, and is asked nothing else by `/metrics`."""
+
+    dialect = "postgresql"
+    file = None
+
+    async def read(self, _unit: Callable[..., Any]) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.slow
+async def test_a_database_that_never_answers_does_not_hold_up_metrics(tmp_path: Path) -> None:
+    async with running_app(tmp_path, change_state=lambda state: {**state, "database": SilentDatabase()}) as own:
+        metrics = await own.get(METRICS)
+
+    assert metrics.status_code == 200
+    assert "\ninsights_database_up 0.0\n" in metrics.text
 
 
 async def test_the_summary_tells_what_calls_have_cost(tmp_path: Path, xai: FakeXaiServer) -> None:
@@ -156,6 +178,7 @@ async def test_when_the_budget_is_spent_rows_wait_and_the_service_stays_ready(
         await load(own, *(f"my parcel number {number} is late" for number in range(60)))
         await until(lambda: budget_is_reached(own))
         told, ready, health = await summary_of(own), await own.get("/ready"), await own.get("/health")
+        found = await samples_of(own)
 
     counts, budget = told["queue"]["counts"], told["budget"]
     spent_ticks = sum(call.cost_ticks for call in xai.journal.chats[before:])
@@ -164,6 +187,9 @@ async def test_when_the_budget_is_spent_rows_wait_and_the_service_stays_ready(
     assert budget["spent_usd"] == pytest.approx(spent_ticks / 10**10)
     assert 0 < budget["spent_usd"] <= 0.02
     assert budget["resumes_at"].endswith("T00:00:00Z")
+    assert found["insights_budget_spent_usd"][()] == pytest.approx(budget["spent_usd"])
+    assert found["insights_budget_limit_usd"][()] == 0.02
+    assert found["insights_budget_wait_seconds"][()] > 0
     assert (ready.status_code, health.json()["status"], told["grok"]["outage"]) == (200, "ok", None)
 
 
@@ -223,10 +249,12 @@ async def test_an_outage_of_calls_turns_ready_red_until_one_succeeds(tmp_path: P
         await until(lambda: has_verdict(own, "ok"))
         await load(own, COMPLAINTS[0])
         await until(lambda: is_red(own))
-        told = await summary_of(own)
+        told, found = await summary_of(own), await samples_of(own)
 
     assert told["grok"]["outage"]["code"] == "grok_auth"
     assert told["queue"]["counts"]["failed"] == 0
+    assert holding(found["insights_grok_outage"]) == ["grok_auth"]
+    assert found["insights_grok_wait_seconds"][()] > 0
 
 
 async def is_red(api: httpx2.AsyncClient) -> bool:
@@ -267,11 +295,48 @@ async def test_prometheus_reads_what_was_done(api: httpx2.AsyncClient) -> None:
     found = await samples_of(api)
 
     finished = found["insights_conversations_finished_total"]
-    assert finished == {(("status", "completed"),): 8, (("status", "skipped"),): 2}
+    assert {dict(labels)["status"]: count for labels, count in finished.items()} == {
+        "completed": 8, "skipped": 2, "failed": 0
+    }  # fmt: skip
     assert found["insights_processing_queue_depth"] == {(): 0}
     assert found["insights_analysis_cache_hits_total"] == {(): 1}
     assert found["insights_grok_calls_total"][()] >= 1
     assert (("method", "POST"), ("route", BULK), ("status", "202")) in found["insights_requests_total"]
+
+
+async def test_prometheus_reads_what_the_summary_tells(api: httpx2.AsyncClient) -> None:
+    found, told = await samples_of(api), await summary_of(api)
+
+    by_status = {dict(labels)["status"]: count for labels, count in found["insights_conversations"].items()}
+    assert by_status == told["queue"]["counts"]
+    assert holding(found["insights_breaker_state"]) == [told["grok"]["breaker"]]
+    assert holding(found["insights_grok_key_check"]) == [told["grok"]["key_check"]["verdict"]]
+    assert found["insights_pack_size"][()] == told["grok"]["pack_size"]
+    assert found["insights_tally_total"][(("tally", "cached"),)] == told["savings"]["cached"]["count"]
+
+
+async def test_prometheus_reads_how_commits_and_the_worker_do(api: httpx2.AsyncClient) -> None:
+    found = await samples_of(api)
+
+    commits, units = (found[f"insights_database_commit_units_{what}"][()] for what in ("count", "sum"))
+    assert 0 < commits <= units
+    assert found["insights_database_commit_seconds_count"][()] == commits
+    assert found["insights_worker_running"][()] == found["insights_database_up"][()] == 1
+    assert found["insights_worker_last_tick_timestamp_seconds"][()] > 1_700_000_000
+    assert found["insights_database_bytes"][()] > 0
+
+
+async def test_every_outage_that_somebody_has_to_mend_has_its_series(api: httpx2.AsyncClient) -> None:
+    found = await samples_of(api)
+
+    passing = (GrokUnavailable, GrokThrottled, GrokBudgetReached)  # mended by waiting
+    codes = {kind.code for kind in GrokOutage.__subclasses__() if not issubclass(kind, passing)}
+    assert {dict(labels)["error"] for labels in found["insights_grok_outage"]} == codes
+
+
+def holding(samples: dict[tuple[tuple[str, str], ...], float]) -> list[str]:
+    """The words of the one label whose value is 1."""
+    return [word for ((_, word),), value in samples.items() if value == 1]
 
 
 async def test_prometheus_reads_what_calls_have_cost(tmp_path: Path, xai: FakeXaiServer) -> None:

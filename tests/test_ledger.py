@@ -109,7 +109,7 @@ async def test_what_a_call_used_is_counted_for_operators(books: Books) -> None:
     ledger = books.ledger()
     await ledger.settle(await ledger.reserve(CALL), CALL, usage_of(800, 100, cached=600, ticks=TICKS_PER_USD // 8))
 
-    lines = books.metrics.render(queue_depth=None).decode().splitlines()
+    lines = books.metrics.render().decode().splitlines()
     assert "insights_estimated_cost_usd_total 0.125" in lines
     assert 'insights_estimated_tokens_total{kind="cached"} 600.0' in lines
     assert 'insights_estimated_tokens_total{kind="uncached"} 200.0' in lines

@@ -111,7 +111,7 @@ async def refuse(_scope: Scope, _receive: Any, send: Any) -> None:
 
 
 def requests_counted(metrics: Metrics) -> list[str]:
-    lines = metrics.render(queue_depth=None).decode().splitlines()
+    lines = metrics.render().decode().splitlines()
     return [line.removeprefix("insights_requests_total") for line in lines if line.startswith(REQUESTS)]
 
 

@@ -1,6 +1,6 @@
 """What the operator's summary counts, over a database made by hand."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 import queries
 import store
 from database import Database
-from queries import OperatorCounts
+from queries import OperatorCounts, ScrapeCounts
 from schemas import Status, Tally
 from store import Completed, Failed, Released, Reservation, Reserved, Settlement, Skipped
 from tests.harness import HandClock
@@ -100,6 +100,7 @@ async def test_usage_comes_newest_day_first_and_only_todays_reservations_count(
             await database.write(partial(store.reserve_call, wanted=wanted, now=clock.now()))
 
     counts = await count_for_operator(database, day="2026-03-02")
+    scraped = await database.read(partial(queries.count_for_scrape, now=datetime(2026, 3, 2, 23, tzinfo=UTC)))
     await database.close()
 
     assert [(row.day, row.model) for row in counts.usage] == [
@@ -108,7 +109,77 @@ async def test_usage_comes_newest_day_first_and_only_todays_reservations_count(
         ("2026-03-02", "grok-4.5"),
         ("2026-03-01", "grok-4.5"),
     ]
-    assert counts.reserved_ticks == 200
+    assert counts.reserved_ticks == scraped.reserved_ticks == 200
+    assert scraped.spent_ticks == 7 + 7
+
+
+# What Prometheus asks
+
+
+async def count_for_scrape(database: Database, clock: HandClock) -> ScrapeCounts:
+    return await database.read(partial(queries.count_for_scrape, now=clock.now()))
+
+
+async def test_of_an_empty_database_prometheus_reads_noughts(database: Database, clock: HandClock) -> None:
+    counts = await count_for_scrape(database, clock)
+
+    assert counts == ScrapeCounts(
+        by_status=dict.fromkeys(Status, 0),
+        oldest_due=None,
+        tallies=dict.fromkeys(Tally, 0),
+        spent_ticks=0,
+        reserved_ticks=0,
+        database_bytes=counts.database_bytes,
+    )
+    assert counts.database_bytes > 10_000
+
+
+async def test_prometheus_reads_every_status_and_since_when_one_is_due(database: Database, clock: HandClock) -> None:
+    accepted_at = clock.now()
+    await accept(database, clock, *(said(f"parcel {number}") for number in range(9)))
+    clock.turn(20)
+    done, skipped, failed, backing_off, *_ = await claim(database, clock, limit=6)
+    outcomes = (
+        Completed(done, analysis_of("done"), "grok-4.3", tallies=(Tally.ASKED,)),
+        Skipped(skipped, "link_only"),
+        Failed(failed, "reply_invalid", "Not JSON."),
+        Released(backing_off, clock.now() + timedelta(hours=1)),
+    )
+    await save(database, clock, *outcomes)
+
+    counts = await count_for_scrape(database, clock)
+
+    assert counts.by_status == {"pending": 4, "processing": 2, "completed": 1, "failed": 1, "skipped": 1}
+    assert (counts.queue_depth, counts.oldest_due) == (6, accepted_at)
+    assert (counts.tallies[Tally.ASKED], counts.tallies[Tally.SKIPPED]) == (1, 1)
+
+
+async def test_for_prometheus_a_row_whose_lease_is_over_waits_like_any_other(
+    database: Database, clock: HandClock
+) -> None:
+    await accept(database, clock, said("late"))
+    await claim(database, clock)
+    leased = (await count_for_scrape(database, clock)).by_status
+    clock.turn(61)
+
+    abandoned = (await count_for_scrape(database, clock)).by_status
+
+    assert (leased["pending"], leased["processing"]) == (0, 1)
+    assert (abandoned["pending"], abandoned["processing"]) == (1, 0)
+
+
+async def test_a_poisoned_row_is_tallied_when_it_is_given_up(database: Database, clock: HandClock) -> None:
+    await accept(database, clock, said("late"), said("fine"))
+    [_, fine] = await claim(database, clock)
+    await save(database, clock, Skipped(fine, "link_only"))
+    before = (await count_for_scrape(database, clock)).tallies[Tally.POISON]
+    for _ in range(store.MAX_RESCUES + 1):
+        clock.turn(61)
+        await claim(database, clock)
+
+    counts = await count_for_scrape(database, clock)
+
+    assert (before, counts.tallies[Tally.POISON], counts.by_status["failed"]) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(("asked", "deeper"), [(0, True), (4, True), (5, False), (6, False)])

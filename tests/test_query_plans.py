@@ -272,6 +272,11 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
             id="the operator's counts",
         ),
         pytest.param(
+            partial(queries.count_for_scrape, now=datetime(2026, 1, 17, tzinfo=UTC)),
+            ["ix_conversations_due_at", "ix_conversations_set_aside", "ix_grok_calls_day"],
+            id="what Prometheus asks",
+        ),
+        pytest.param(
             partial(store.cancel_call, number=7, now=FIRST + timedelta(seconds=70)),
             ["pk_grok_calls", "ix_grok_calls_called_at"],
             id="cancel a call",

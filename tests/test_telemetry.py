@@ -1,6 +1,7 @@
 """One line a happening, no id or key in any, and metrics whose names and labels are known beforehand."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import errors
 from errors import GrokError
-from telemetry import Metrics, redact
+from telemetry import Measurement, Metrics, redact
 
 ROOT = Path(__file__).parent.parent
 TEAM = "5f0b1b52-7c1e-4a53-9e0b-0d3b6f0e2a11"
@@ -144,6 +145,7 @@ def test_what_is_no_secret_stays(said: str) -> None:
 
 # Metrics
 
+DEPTH = Measurement.of("insights_processing_queue_depth", "Conversations that wait or are being analyzed.", 7)
 SPECIFIED = (
     *("requests_total", "request_latency_seconds", "grok_calls_total", "grok_call_errors_total"),
     *("grok_call_latency_seconds", "analysis_cache_hits_total", "prefilter_skips_total", "estimated_tokens_total"),
@@ -153,7 +155,7 @@ SPECIFIED = (
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every sample by its name and the values of its labels."""
-    families = text_string_to_metric_families(metrics.render(queue_depth=None).decode())
+    families = text_string_to_metric_families(metrics.render().decode())
     return {
         (sample.name, tuple(sample.labels.values())): sample.value for family in families for sample in family.samples
     }
@@ -176,7 +178,7 @@ def used_metrics() -> Metrics:
 @pytest.mark.unit
 @pytest.mark.parametrize("name", SPECIFIED)
 def test_a_metric_that_operators_were_promised_is_there(name: str) -> None:
-    rendered = used_metrics().render(queue_depth=3).decode()
+    rendered = used_metrics().render([DEPTH]).decode()
 
     assert f"\ninsights_{name}" in rendered.replace("_seconds_bucket", "_seconds")
 
@@ -195,11 +197,45 @@ def test_what_was_counted_is_what_is_read() -> None:
 
 
 @pytest.mark.unit
-def test_the_queues_depth_is_as_it_was_told_last() -> None:
-    metrics = Metrics()
-    metrics.render(queue_depth=7)
+@pytest.mark.parametrize(
+    ("measurement", "written"),
+    [
+        pytest.param(DEPTH, ["# TYPE insights_processing_queue_depth gauge", f"{DEPTH.name} 7.0"], id="a number"),
+        pytest.param(Measurement.of("insights_a", "A.", None), ["# TYPE insights_a gauge"], id="nobody can tell"),
+        pytest.param(
+            Measurement.by("insights_a", "A.", {"x": 1, "y": 0}, label="b"),
+            ["# TYPE insights_a gauge", 'insights_a{b="x"} 1.0', 'insights_a{b="y"} 0.0'],
+            id="by a label",
+        ),
+        pytest.param(
+            Measurement.by("insights_a_total", "A.", {"x": 3}, label="b"),
+            ["# TYPE insights_a_total counter", 'insights_a_total{b="x"} 3.0'],
+            id="a counter kept elsewhere",
+        ),
+        pytest.param(
+            Measurement("insights_a", "A.", ("b", "c"), {("x", '"\n\\'): 1}),
+            ["# TYPE insights_a gauge", 'insights_a{b="x",c="\\"\\n\\\\"} 1.0'],
+            id="labels of any text",
+        ),
+    ],
+)
+def test_what_is_looked_up_is_told_after_what_was_counted(measurement: Measurement, written: list[str]) -> None:
+    told = Metrics().render([measurement]).decode()
 
-    assert samples(metrics)["insights_processing_queue_depth", ()] == 7
+    lines = [line for line in told.splitlines() if re.search(rf"\b{measurement.name}\b", line)]
+    assert [line for line in lines if not line.startswith("# HELP")] == written
+
+
+@pytest.mark.unit
+def test_a_commit_is_told_by_its_units_and_its_time() -> None:
+    metrics = Metrics()
+    for units in (1, 30):
+        metrics.observe_commit(units, 0.002)
+
+    read = samples(metrics)
+
+    assert (read["insights_database_commit_units_sum", ()], read["insights_database_commit_units_count", ()]) == (31, 2)
+    assert read["insights_database_commit_seconds_bucket", ("0.0025",)] == 2
 
 
 @pytest.mark.unit
