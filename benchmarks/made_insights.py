@@ -174,7 +174,9 @@ def _keys(topics: list[str], sentiment: str, *, confidence: int, hour: int) -> l
     sets = ["+".join(sorted(topics))] if len(topics) > 1 else []
     by_hour: list[Key] = [("hour", topic, sentiment, -1, hour) for topic in single]
     return by_hour + [
-        ("day", topic, sentiment, each, hour // 24) for topic in single + sets for each in (-1, confidence)
+        ("day", topic, sentiment, each, hour // 24)
+        for topic in single + sets
+        for each in (-1, -2 - confidence // 10, confidence)
     ]
 
 

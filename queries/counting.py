@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
 from sqlalchemy.orm import aliased
@@ -32,6 +33,7 @@ _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
+_FAR = 2**40  # hours: long before the year 1, long after 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Periods:
     first: int | None
     after: int | None
 
+    @property
+    def parameters(self) -> dict[str, str | int]:
+        first = -_FAR if self.first is None else self.first
+        return {"span": self.span, "first": first, "last": _FAR if self.after is None else self.after - 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -49,6 +56,10 @@ class Edge:
 
     start: datetime
     end: datetime | None
+
+    @property
+    def parameters(self) -> dict[str, datetime]:
+        return {"start": self.start, "last": _LAST_MOMENT if self.end is None else self.end - _TICK}
 
 
 def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -> tuple[list[Periods], list[Edge]]:
@@ -125,13 +136,21 @@ def topic_key(topic: str) -> str:
     return _NO_TOPIC if topic == ALL_TOPICS or "+" in topic else topic
 
 
-def _topic_keys(session: ReadSession, *, span: str) -> list[str]:
-    """Every key there is, found by leaping from one to the next; sets of topics are counted by day only."""
-    spanned = InsightCount.span == span
+def _leaping_through_topics() -> Select[Any]:
+    """Every key there is, found by leaping from one to the next."""
+    spanned = InsightCount.span == bindparam("span")
     keys = select(func.min(InsightCount.topic).label("topic")).where(spanned).cte("keys", recursive=True)
     leap = select(func.min(InsightCount.topic)).where(spanned, InsightCount.topic > keys.c.topic).scalar_subquery()
     keys = keys.union_all(select(leap).where(keys.c.topic.is_not(None)))
-    return [key for key in session.scalars(select(keys.c.topic)) if key is not None]
+    return select(keys.c.topic)
+
+
+_KEYS = _leaping_through_topics()
+
+
+def _topic_keys(session: ReadSession, *, span: str) -> list[str]:
+    """Sets of topics are counted by day only."""
+    return [key for key in session.scalars(_KEYS, {"span": span}) if key is not None]
 
 
 def single_topics(session: ReadSession) -> list[str]:
@@ -150,19 +169,16 @@ _PERIODS = (
     )
     .group_by(InsightCount.topic)
 )
-_FAR = 2**40  # hours: long before the year 1, long after 9999
 
 
 def _count_periods(
     session: ReadSession, wanted: InsightFilter, period: Periods, *, keys: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
     values = {
-        "span": period.span,
+        **period.parameters,
         "topics": keys,
         "sentiments": _sentiments(wanted),
         "confidences": _confidences(wanted.min_confidence),
-        "first": -_FAR if period.first is None else period.first,
-        "last": _FAR if period.after is None else period.after - 1,
     }
     for key, count in session.execute(_PERIODS, values):
         yield key, int(count)
@@ -178,15 +194,6 @@ def _confidences(least: float | None) -> list[int]:
     return [*below, *(tenth_key(tenth * TENTH) for tenth in range(full_tenth, CONFIDENCE_UNITS // TENTH + 1))]
 
 
-def in_periods(period: Periods) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if period.first is not None:
-        conditions.append(InsightCount.period >= period.first)
-    if period.after is not None:
-        conditions.append(InsightCount.period < period.after)
-    return conditions
-
-
 def in_edge(column: ColumnElement[datetime], edge: Edge) -> list[ColumnElement[bool]]:
     return [column >= edge.start] if edge.end is None else [column >= edge.start, column < edge.end]
 
@@ -194,8 +201,7 @@ def in_edge(column: ColumnElement[datetime], edge: Edge) -> list[ColumnElement[b
 def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
     topics = list(set(wanted.topic))
     values = {
-        "start": edge.start,
-        "last": _LAST_MOMENT if edge.end is None else edge.end - _TICK,
+        **edge.parameters,
         "sentiments": _sentiments(wanted),
         "min_confidence": wanted.min_confidence or 0.0,
         **({"topics": topics} if topics else {}),

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, func, select
+from sqlalchemy import BigInteger, bindparam, cast, func, literal, select
 
 from answers import Feelings, TopicTrend, Totals, Trends
 from database import ReadSession
@@ -28,7 +28,7 @@ from models import (
 from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
-from queries.counting import Edge, cut, in_edge, in_periods, single_topics, topic_key
+from queries.counting import Edge, cut, single_topics, topic_key
 from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
@@ -42,6 +42,39 @@ _FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
     func.count(),
     func.sum(cast(func.round(InsightRow.sentiment_score * SCORE_UNITS), BigInteger)),
     func.sum(cast(func.round(InsightRow.confidence * CONFIDENCE_UNITS), BigInteger)),
+)
+
+
+_COUNTERS = (
+    InsightCount.span == bindparam("span"),
+    InsightCount.sentiment.in_(_SENTIMENTS),
+    InsightCount.confidence == ANY_CONFIDENCE,
+    InsightCount.period.between(bindparam("first"), bindparam("last")),
+)
+_BY_TOPIC = (
+    select(InsightCount.topic, InsightCount.sentiment, *_COUNTED)
+    .where(InsightCount.topic.in_(bindparam("topics", expanding=True)), *_COUNTERS)
+    .group_by(InsightCount.topic, InsightCount.sentiment)
+)
+_SINCE = InsightCount.period - bindparam("first")
+_BUCKET = (_SINCE // bindparam("stride")).label("bucket")
+_BY_BUCKET = (
+    select(_BUCKET, InsightCount.sentiment, *_COUNTED)
+    .where(InsightCount.topic == bindparam("topic"), *_COUNTERS, _SINCE % bindparam("stride") < bindparam("inside"))
+    .group_by(_BUCKET, InsightCount.sentiment)
+)
+_EDGE = (
+    select(literal(ALL_TOPICS), InsightRow.sentiment, *_FROM_ROWS)
+    .where(ALL.timestamp.between(bindparam("start"), bindparam("last")))
+    .group_by(InsightRow.sentiment)
+)
+_EDGE_BY_TOPIC = (  # by the topic's own time: its key begins with topic and time
+    select(InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
+    .select_from(InsightTopic)
+    .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
+    .where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
+    .where(OF_TOPIC.timestamp.between(bindparam("start"), bindparam("last")))
+    .group_by(InsightTopic.topic, InsightRow.sentiment)
 )
 
 
@@ -83,6 +116,15 @@ class _Run:
     first: int
     stride: int
     inside: int
+
+    def parameters(self, topic: str) -> dict[str, str | int]:
+        """Of _BY_BUCKET; a run of whole days (UTC) reads a row a day instead of 24."""
+        if self.stride == self.inside == 24 and self.first % 24 == 0:
+            first, stride, inside, span = self.first // 24, 1, 1, "day"
+        else:
+            first, stride, inside, span = self.first, self.stride, self.inside, "hour"
+        last = first + self.buckets * stride - 1
+        return {"topic": topic, "span": span, "first": first, "last": last, "stride": stride, "inside": inside}
 
 
 def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> Trends:
@@ -181,16 +223,10 @@ def sum_by_topic(session: ReadSession, *, start: datetime | None, end: datetime 
     periods, edges = cut(start, end, spans=("day", "hour"))
     topics = single_topics(session)
     for period in periods:
-        statement = (
-            select(InsightCount.topic, InsightCount.sentiment, *_COUNTED)
-            .where(InsightCount.span == period.span, InsightCount.topic.in_([ALL_TOPICS, *topics]), *in_periods(period))
-            .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
-            .group_by(InsightCount.topic, InsightCount.sentiment)
-        )
-        _add_all(sums, session.execute(statement))
+        _add_all(sums, session.execute(_BY_TOPIC, {**period.parameters, "topics": [ALL_TOPICS, *topics]}))
     for edge in edges:
-        _add_all(sums, ((ALL_TOPICS, *row) for row in session.execute(_edge_statement(edge, ALL_TOPICS))))
-        _add_all(sums, session.execute(_edge_by_topic(edge, topics)))
+        _add_all(sums, _sum_edge(session, edge, [ALL_TOPICS]))
+        _add_all(sums, _sum_edge(session, edge, topics))
     return {topic: part for topic, part in sums.items() if part.count}  # what was erased left zeros
 
 
@@ -198,13 +234,20 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
     sums = [Sums() for _ in bounds[1:]]
     for run in _runs(bounds):
-        for offset, sentiment, count, score, confidence in session.execute(_run_statement(run, topic)):
+        for offset, sentiment, count, score, confidence in session.execute(_BY_BUCKET, run.parameters(topic)):
             sums[run.index + int(offset)].add(sentiment, count=count, score=score, confidence=confidence)
     for index, (start, end) in enumerate(pairwise(bounds)):
         for edge in cut(start, end, spans=("hour",))[1]:
-            for sentiment, count, score, confidence in session.execute(_edge_statement(edge, topic)):
+            for _, sentiment, count, score, confidence in _sum_edge(session, edge, [topic]):
                 sums[index].add(sentiment, count=count, score=score, confidence=confidence)
     return sums
+
+
+def _sum_edge(session: ReadSession, edge: Edge, topics: Sequence[str]) -> Iterable[Sequence[Any]]:
+    """Row by row: of all insights under `*`, or of each of these topics."""
+    if topics == [ALL_TOPICS]:
+        return session.execute(_EDGE, edge.parameters)
+    return session.execute(_EDGE_BY_TOPIC, {**edge.parameters, "topics": topics})
 
 
 def _add_all(sums: defaultdict[str, Sums], rows: Iterable[Sequence[Any]]) -> None:
@@ -234,41 +277,3 @@ def _continues(run: _Run, index: int, *, first: int, inside: int) -> bool:
     if index != run.index + run.buckets or inside != run.inside:
         return False
     return run.buckets == 1 or first == run.first + run.buckets * run.stride
-
-
-def _run_statement(run: _Run, topic: str) -> Select[*tuple[Any, ...]]:
-    """By bucket and sentiment; a run of whole days (UTC) reads a row a day instead of 24."""
-    by_day = run.stride == run.inside == 24 and run.first % 24 == 0
-    first, stride = (run.first // 24, 1) if by_day else (run.first, run.stride)
-    since = InsightCount.period - first
-    offset = (since // stride).label("bucket")
-    statement = (
-        select(offset, InsightCount.sentiment, *_COUNTED)
-        .where(InsightCount.span == ("day" if by_day else "hour"), InsightCount.topic == topic)
-        .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
-        .where(InsightCount.period >= first, InsightCount.period < first + run.buckets * stride)
-        .group_by(offset, InsightCount.sentiment)
-    )
-    return statement if by_day or run.inside == run.stride else statement.where(since % stride < run.inside)
-
-
-def _edge_statement(edge: Edge, topic: str) -> Select[*tuple[Any, ...]]:
-    statement: Select[*tuple[Any, ...]] = select(InsightRow.sentiment, *_FROM_ROWS).group_by(InsightRow.sentiment)
-    if topic == ALL_TOPICS:
-        return statement.where(*in_edge(ALL.timestamp, edge))
-    return _join_topics(statement, edge).where(InsightTopic.topic == topic)
-
-
-def _edge_by_topic(edge: Edge, topics: Sequence[str]) -> Select[*tuple[Any, ...]]:
-    statement: Select[*tuple[Any, ...]] = select(InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
-    grouped = _join_topics(statement, edge).group_by(InsightTopic.topic, InsightRow.sentiment)
-    return grouped.where(InsightTopic.topic.in_(topics))
-
-
-def _join_topics(statement: Select[*tuple[Any, ...]], edge: Edge) -> Select[*tuple[Any, ...]]:
-    """By the topic's own time: its key begins with topic and time."""
-    return (
-        statement.select_from(InsightTopic)
-        .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
-        .where(*in_edge(OF_TOPIC.timestamp, edge))
-    )

@@ -51,8 +51,12 @@ def judged(*, score: float, confidence: float, clusters: Iterable[str]) -> dict[
 
 
 def add_insights(session: WriteSession, rows: Sequence[dict[str, Any]]) -> None:
-    ids = session.scalars(insert(InsightRow).returning(InsightRow.id, sort_by_parameter_order=True), rows).all()
-    stored = [_stored(insight_id, row) for insight_id, row in zip(ids, rows, strict=True)]
+    """Their ids are looked up afterwards: with RETURNING in order SQLAlchemy inserts one row at a time."""
+    session.execute(insert(InsightRow), rows)
+    conversations = [row["conversation_id"] for row in rows]
+    known = select(InsightRow.conversation_id, InsightRow.id).where(InsightRow.conversation_id.in_(conversations))
+    ids = {str(row[0]): int(row[1]) for row in session.execute(known)}
+    stored = [_stored(ids[row["conversation_id"]], row) for row in rows]
     _add_topics(session, stored)
     count_in(session, [one.countable for one in stored])
 
