@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.made_history import DAYS, OUTAGE_DAYS, START, Made, make_insights
 from database import Database, WriteSession
-from models import EPOCH
+from models import EPOCH, WORDS
 from schemas import Sentiment
 from store.counting import Countable, count_in, day_of
 
@@ -53,6 +53,10 @@ def write_insights(session: WriteSession, made: Sequence[Made], *, seed: int) ->
     rows = [_rows(one, dice) for one in made]
     _insert(session, "conversations", _CONVERSATION_COLUMNS, [conversation for conversation, _, _ in rows])
     _insert(session, "insights", _INSIGHT_COLUMNS, [insight for _, insight, _ in rows])
+    ids = (made[0].number + 1, made[-1].number + 1)
+    session.exec_driver_sql(
+        f"INSERT INTO {WORDS}(rowid, text) SELECT id, text FROM insights WHERE id BETWEEN ? AND ?", ids
+    )
     _insert(session, "insight_topics", _TOPIC_COLUMNS, list(chain.from_iterable(topics for _, _, topics in rows)))
     count_in(session, map(_countable, made))
 

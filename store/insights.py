@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+from sqlalchemy import text as sql
 
 from database import WriteSession
-from models import InsightRow, InsightTopic
+from models import WORDS, InsightRow, InsightTopic
 from schemas import Sentiment
 from store.counting import Countable, count_in, count_out
+
+_ADD_WORDS = sql(
+    f"INSERT INTO {WORDS}(rowid, text) SELECT id, text FROM insights WHERE id IN :ids"  # noqa: S608 - our own name
+).bindparams(bindparam("ids", expanding=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ def add_insights(session: WriteSession, rows: Sequence[dict[str, Any]]) -> None:
     known = select(InsightRow.conversation_id, InsightRow.id).where(InsightRow.conversation_id.in_(conversations))
     ids = {str(row[0]): int(row[1]) for row in session.execute(known)}
     stored = [_stored(ids[row["conversation_id"]], row) for row in rows]
+    if session.dialect.name == "sqlite":
+        session.execute(_ADD_WORDS, {"ids": list(ids.values())})
     _add_topics(session, stored)
     count_in(session, [one.countable for one in stored])
 

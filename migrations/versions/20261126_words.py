@@ -1,4 +1,4 @@
-"""Full text of insights: an FTS5 index on SQLite, kept by triggers, and an expression index on PostgreSQL."""
+"""Full text of insights: an FTS5 index on SQLite, which the store fills, and an expression index on PostgreSQL."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,6 @@ depends_on: str | Sequence[str] | None = None
 _FTS5 = (
     """CREATE VIRTUAL TABLE insight_words
     USING fts5(text, content='insights', content_rowid='id', columnsize=0, tokenize='unicode61 remove_diacritics 2')""",
-    """CREATE TRIGGER insight_words_added AFTER INSERT ON insights
-    BEGIN INSERT INTO insight_words(rowid, text) VALUES (new.id, new.text); END""",
     """CREATE TRIGGER insight_words_erased AFTER DELETE ON insights
     BEGIN INSERT INTO insight_words(insight_words, rowid, text) VALUES ('delete', old.id, old.text); END""",
     "INSERT INTO insight_words(insight_words) VALUES ('rebuild')",
@@ -30,7 +28,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        op.execute("DROP TRIGGER insight_words_added")
         op.execute("DROP TRIGGER insight_words_erased")
         op.execute("DROP TABLE insight_words")
     else:
