@@ -220,6 +220,7 @@ holds 'retry: 2000' 'event: status' '"worker_running":' 'event: insight' '"grok_
 passed=$((passed + 1))
 echo "ok    $words"
 expect 'GET the live stream after an event that is none' 400 GET /api/v1/events -H 'Last-Event-ID: yesterday'
+
 # Topics
 expect 'GET topics' 200 GET '/api/v1/topics'
 holds '"id":"other"' '"listed":true' '"negative_share":' '"totals":{"insights":' '"untagged":{"count":' '"unlisted_labels":'
@@ -230,6 +231,57 @@ for query in 'days=7' 'start_time=soon' 'start_time=2025-01-21T00:00:00Z&end_tim
   expect "GET topics with $query" 400 GET "/api/v1/topics?$query"
   holds '"error":"invalid_schema"'
 done
+
+# Words, facets, files
+expect 'GET insights by words' 200 GET "/api/v1/insights?author=$run&q=%22third+week%22+order*"
+holds '"snippet":"' '<mark>' "\"conversation_id\":\"$id\""
+expect 'GET insights by words that are none' 400 GET '/api/v1/insights?q=%22%22'
+expect 'GET facets' 200 GET "/api/v1/insights?author=$run&facet=topic,sentiment,author&limit=1"
+holds '"facets":{' '"topic":[' '"sentiment":[' '"author":[' '"url":"/api/v1/insights?'
+expect 'GET all as CSV' 200 GET "/api/v1/insights?author=$run&format=csv"
+header 'content-type: text/csv'
+header 'content-disposition: attachment; filename="insights-'
+header 'x-total-count: 5'
+[[ $(grep -c "$run" "$work/body") == 5 ]] || fail 'it should have five rows'
+expect 'GET all as lines of JSON' 200 GET "/api/v1/insights?author=$run" -H 'Accept: application/x-ndjson'
+[[ $(wc -l <"$work/body") == 5 ]] || fail 'it should have five lines'
+
+# Corrections and quality
+correction="/api/v1/conversations/$id/correction"
+expect 'PUT a correction' 200 PUT "$correction" "${json[@]}" -d '{"sentiment":"positive","topics":["praise"],"note":"irony"}'
+holds '"sentiment":"positive"' '"topics":["praise"]' '"original":{'
+expect 'GET it corrected' 200 GET "/api/v1/conversations/$id"
+holds '"sentiment_score":0.55' '"corrected":true' '"correction":{'
+expect 'PUT a topic that is none' 400 PUT "$correction" "${json[@]}" -d '{"topics":["no_such_topic"]}'
+expect 'GET the quality' 200 GET /api/v1/quality
+holds '"agreement":{' '"confusion":{' '"calibration":[' '"micro_f1":'
+expect 'DELETE the correction' 204 DELETE "$correction"
+expect 'DELETE it again' 404 DELETE "$correction"
+
+# Reading again
+expect 'POST a reanalysis, dry' 200 POST "/api/v1/reanalyze?author=$run&dry_run=true"
+holds '"status":"dry_run"' '"conversations":5' '"estimated_usd":' '"basis":"'
+expect 'POST a reanalysis' 202 POST "/api/v1/reanalyze?author=$run"
+holds '"status":"accepted"' '"reanalysis_id":'
+order=$(number reanalysis_id)
+for tries in $(seq 120); do
+  request GET /api/v1/reanalyses
+  has "\"reanalysis_id\":$order" && ! has '"ended_at":null' && break
+  sleep 0.25
+done
+holds "\"reanalysis_id\":$order" '"requeued":'
+expect 'DELETE a reanalysis that has ended' 409 DELETE "/api/v1/reanalyses/$order"
+await_completed "$id"
+
+# Erasing
+expect 'DELETE one conversation' 200 DELETE "/api/v1/conversations/$id"
+holds '"status":"erased"' '"conversations":1' '"insights":1'
+expect 'GET what is erased' 404 GET "/api/v1/conversations/$id"
+expect 'DELETE all of an author' 200 DELETE "/api/v1/conversations?author=$run"
+holds '"status":"erased"'
+expect 'GET what is left of the author' 200 GET "/api/v1/insights?author=$run"
+holds '"total_count":0'
+expect 'DELETE of nobody' 400 DELETE /api/v1/conversations
 
 # The operator's view
 expect 'GET the summary' 200 GET /status/summary
