@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from answers import ConversationPage, Health, Insight, InsightPage
+from answers import ConversationPage, Health, Insight, InsightPage, TopicCounts
 from schemas import Sentiment, Status
 
 ROOT: Final = Path(__file__).resolve().parent
@@ -46,6 +45,7 @@ _ROWS_REJECTED = 3  # the loader's exit code when some rows could not be taken; 
 _INSIGHTS = TypeAdapter(InsightPage)
 _CONVERSATIONS = TypeAdapter(ConversationPage)
 _HEALTH = TypeAdapter(Health)
+_TOPICS = TypeAdapter(TopicCounts)
 
 
 class DemoError(Exception):
@@ -317,11 +317,10 @@ def _urgent_table(negative: Sequence[Insight], console: Console) -> Table:
 
 def _topic_table(service: Service) -> Table:
     table = Table("topic", "insights", "negative", "", title="What they write about", title_justify="left")
-    topics = {topic for insight in islice(service.fetch(), 1000) for topic in insight["grok_analysis"]["clusters"]}
-    counted = (
-        (service.count_insights(topic=t), service.count_insights(topic=t, sentiment="negative"), t) for t in topics
+    found = _TOPICS.validate_json(service.get("/api/v1/topics"))["topics"]
+    counts = sorted(
+        ((topic["count"], topic["negative"], topic["id"]) for topic in found if topic["count"]), reverse=True
     )
-    counts = sorted(counted, reverse=True)
     for number, negative, topic in counts:
         table.add_row(topic, f"{number:,}", f"{negative:,}", _bar(number, counts[0][0]))
     return table

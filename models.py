@@ -172,8 +172,8 @@ class InsightRow(Base):
             " WHEN sentiment_score < -0.1 THEN 'negative' ELSE 'neutral' END",
             "sentiment_matches_score",
         ),
-        # a page of insights, newest first: a walk that leaves out what does not match; the edges of a count
-        Index("ix_insights_timestamp", "timestamp", "id", "sentiment", "confidence"),
+        # a page of insights, newest first: a walk that leaves out what does not match; the edges of counts and sums
+        Index("ix_insights_timestamp", "timestamp", "id", "sentiment", "confidence", "sentiment_score"),
         # a page of few: a leap to what has this sentiment and at least this confidence
         Index("ix_insights_judged", "sentiment", "confidence", "timestamp", "id"),
         # a page of one author
@@ -233,7 +233,7 @@ class InsightTopic(Base):
 class InsightCount(Base):
     """How many insights there are, and what they add up to, by hour and by day (UTC); `store.counting` keeps them.
 
-    `topic` is one topic, `*` for all insights, or `a+b` for those that have exactly these topics, two or more.
+    `topic` is one topic, `*` for all insights, or `a+b` for those that have all of these, two or three.
     `confidence` is in hundredths, -1 for any, or below that for a tenth (`tenth_key`). `period` is hours or days since
     1970. Sums are whole numbers, so that they never drift: scores in ten-thousandths, confidences in hundredths.
     """

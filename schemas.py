@@ -19,6 +19,7 @@ from pydantic import (
 MAX_TEXT_CHARS = 10_000
 MAX_RAW_DATA_BYTES = 64 * 1024
 MAX_BULK_ITEMS = 500
+MOST_TOPICS = 3  # of one conversation: the counters know topics that are found together up to so many
 MAX_TOPIC_CHARS = 64
 MAX_UNLISTED_TOPICS = 3
 
@@ -161,7 +162,7 @@ class CorrectionIn(Wire):
     """What a person says of a conversation: its sentiment, its topics, or both; what is left out is not judged."""
 
     sentiment: Sentiment | None = Field(default=None, examples=["negative"], description="What the customer feels.")
-    topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=3)] | None = Field(
+    topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_TOPICS)] | None = Field(
         default=None,
         description="Topics of `GET /api/v1/topics`; `other` stands alone.",
         examples=[["refunds_returns"]],
@@ -194,7 +195,7 @@ class Analysis(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     sentiment_score: float = Field(ge=-1, le=1)
-    clusters: tuple[_Label, ...] = Field(min_length=1, max_length=8, strict=False)
+    clusters: tuple[_Label, ...] = Field(min_length=1, max_length=MOST_TOPICS, strict=False)
     confidence: float = Field(ge=0, le=1)
     reasoning: str = Field(max_length=2048)
     summary: str = Field(max_length=2048)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -175,7 +175,7 @@ def _recount(connection: sqlite3.Connection, day: int) -> dict[Key, Sums]:
 def _keys(topics: list[str], sentiment: str, *, confidence: int, hour: int) -> list[Key]:
     """As `models.InsightCount` describes them."""
     single = ["*", *topics]
-    sets = ["+".join(sorted(topics))] if len(topics) > 1 else []
+    sets = ["+".join(together) for size in (2, 3) for together in combinations(sorted(topics), size)]
     by_hour: list[Key] = [("hour", topic, sentiment, -1, hour) for topic in single]
     return by_hour + [
         ("day", topic, sentiment, each, hour // 24)

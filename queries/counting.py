@@ -2,13 +2,14 @@
 
     start ---raw--- hour ---hours--- midnight ---days--- midnight ---hours--- hour ---raw--- end
 
-Counters by confidence, and by set of topics, are kept by day only: their edges are up to a day long, and walk an index.
+Counters by confidence, and of topics together, are kept by day only: their edges are up to a day long.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
@@ -27,7 +28,7 @@ from models import (
 )
 from parameters import InsightFilter
 from queries.columns import ALL, OF_TOPIC
-from schemas import Sentiment
+from schemas import MOST_TOPICS, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
@@ -91,7 +92,7 @@ def count_insights(session: ReadSession, wanted: InsightFilter) -> int:
     topics = frozenset(wanted.topic)
     daily = wanted.min_confidence is not None or len(topics) > 1
     periods, edges = cut(wanted.start_time, wanted.end_time, spans=("day",) if daily else ("day", "hour"))
-    weights = _weights(session, topics) if periods else {}
+    weights = _weights(topics)
     return sum(_count_edge(session, wanted, edge) for edge in edges) + sum(
         weights[key] * count
         for period in periods
@@ -110,25 +111,26 @@ def estimate(session: ReadSession, wanted: InsightFilter, *, topics: Sequence[st
 
 
 def count_alone(session: ReadSession, topic: str, *, start: datetime | None, end: datetime | None) -> int:
-    """How many insights of a time have this topic and no other: all that have it, less those of its sets."""
+    """How many insights of a time have this topic and no other."""
     periods, edges = cut(start, end, spans=("day",))
-    sets = [key for key in _topic_keys(session, span="day") if "+" in key and topic in key.split("+")]
+    others = [other for other in single_topics(session) if other != topic]
+    together = ((topic, *beside) for size in range(MOST_TOPICS) for beside in combinations(others, size))
+    weights = {"+".join(sorted(topics)): 1 if len(topics) % 2 else -1 for topics in together}
     return sum(_count_alone_in_edge(session, edge, topic=topic) for edge in edges) + sum(
-        count if key == topic else -count
+        weights[key] * count
         for period in periods
-        for key, count in _count_periods(session, InsightFilter(), period, keys=[topic, *sets])
+        for key, count in _count_periods(session, InsightFilter(), period, keys=list(weights))
     )
 
 
-def _weights(session: ReadSession, topics: frozenset[str]) -> dict[str, int]:
-    """The counters to add up. An insight with two of the topics is counted under each: its set takes one off again."""
-    weights = {topic_key(topic): 1 for topic in topics} or {ALL_TOPICS: 1}
-    if len(topics) > 1:
-        shared = {
-            key: len(topics.intersection(key.split("+"))) for key in _topic_keys(session, span="day") if "+" in key
-        }
-        weights |= {key: 1 - count for key, count in shared.items() if count > 1}
-    return weights
+def _weights(topics: frozenset[str]) -> dict[str, int]:
+    """The counters to add up: an insight with two of the topics is counted under each, so the pair is taken off again.
+
+    Inclusion and exclusion: one topic +1, two together -1, three +1. No insight has more.
+    """
+    named = sorted(topic for topic in topics if topic_key(topic))
+    together = (each for size in range(1, MOST_TOPICS + 1) for each in combinations(named, size))
+    return {"+".join(each): 1 if len(each) % 2 else -1 for each in together} if topics else {ALL_TOPICS: 1}
 
 
 def topic_key(topic: str) -> str:
@@ -148,14 +150,9 @@ def _leaping_through_topics() -> Select[Any]:
 _KEYS = _leaping_through_topics()
 
 
-def _topic_keys(session: ReadSession, *, span: str) -> list[str]:
-    """Sets of topics are counted by day only."""
-    return [key for key in session.scalars(_KEYS, {"span": span}) if key is not None]
-
-
 def single_topics(session: ReadSession) -> list[str]:
-    """Every topic that any insight has ever had."""
-    return [key for key in _topic_keys(session, span="hour") if key != ALL_TOPICS]
+    """Every topic that any insight has ever had; what is found together is counted by day only."""
+    return [key for key in session.scalars(_KEYS, {"span": "hour"}) if key not in {None, ALL_TOPICS}]
 
 
 _PERIODS = (

@@ -15,9 +15,12 @@ from database import ReadSession
 from errors import NotFound
 from models import CachedAnalysis, Conversation, CorrectionRow, InsightRow
 from parameters import ConversationQuery
+from queries.columns import unindexed
 from queries.insights import ANALYSIS_COLUMNS, to_analysis
 from schemas import Analysis, Sentiment, Status
 
+_OPEN = {Status.PENDING, Status.PROCESSING}
+_FEW = 10_000  # open conversations that are looked through in some 10 ms
 _CONVERSATION_COLUMNS = (
     Conversation.id,
     Conversation.status,
@@ -71,8 +74,13 @@ def get_correction(session: ReadSession, conversation_id: str) -> Correction:
 
 
 def list_conversations(session: ReadSession, query: ConversationQuery) -> ConversationPage:
-    """Newest first; ids are time-ordered, so the id is the cursor."""
-    statement = select(*_CONVERSATION_COLUMNS).order_by(Conversation.id.desc()).limit(query.limit + 1)
+    """Newest first; ids are time-ordered, so the id is the cursor.
+
+    Of few open ones all are looked at; of many some are among the newest, where a walk finds them.
+    """
+    few = query.status in _OPEN and not is_deeper_than(session, conversations=_FEW)
+    order = unindexed(Conversation.__table__.c.id, session.dialect.name) if few else Conversation.id
+    statement = select(*_CONVERSATION_COLUMNS).order_by(order.desc()).limit(query.limit + 1)
     if query.status is not None:
         statement = statement.where(*_with_status(query.status))
     if query.cursor is not None:
@@ -129,8 +137,10 @@ def oldest_due(session: ReadSession, *, now: datetime) -> datetime | None:
 
 
 def _with_status(status: Status) -> list[ColumnElement[bool] | TextClause]:
-    """The open ones are among the newest; the few set aside have an index whose condition must stand here literally."""
+    """The condition of an index must stand here literally: SQLite uses it only then."""
     wanted: list[ColumnElement[bool] | TextClause] = [Conversation.status == status]
+    if status in _OPEN:
+        wanted.append(Conversation.due_at.is_not(None))
     if status in {Status.FAILED, Status.SKIPPED}:
         wanted.append(sql("status IN ('failed', 'skipped')"))
     return wanted

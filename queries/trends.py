@@ -5,13 +5,25 @@ counted row by row. The sums are whole numbers, so the means are those of the ro
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, cast, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    CompoundSelect,
+    Integer,
+    bindparam,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
 
 from answers import Feelings, TopicTrend, Totals, Trends
 from database import ReadSession
@@ -28,7 +40,7 @@ from models import (
 from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
-from queries.counting import Edge, cut, single_topics, topic_key
+from queries.counting import cut, single_topics, topic_key
 from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
@@ -45,37 +57,17 @@ _FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
 )
 
 
-_COUNTERS = (
-    InsightCount.span == bindparam("span"),
-    InsightCount.sentiment.in_(_SENTIMENTS),
-    InsightCount.confidence == ANY_CONFIDENCE,
-    InsightCount.period.between(bindparam("first"), bindparam("last")),
-)
-_BY_TOPIC = (
-    select(InsightCount.topic, InsightCount.sentiment, *_COUNTED)
-    .where(InsightCount.topic.in_(bindparam("topics", expanding=True)), *_COUNTERS)
-    .group_by(InsightCount.topic, InsightCount.sentiment)
-)
 _SINCE = InsightCount.period - bindparam("first")
 _BUCKET = (_SINCE // bindparam("stride")).label("bucket")
 _BY_BUCKET = (
     select(_BUCKET, InsightCount.sentiment, *_COUNTED)
-    .where(InsightCount.topic == bindparam("topic"), *_COUNTERS, _SINCE % bindparam("stride") < bindparam("inside"))
+    .where(InsightCount.topic == bindparam("topic"), InsightCount.span == bindparam("span"))
+    .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
+    .where(InsightCount.period.between(bindparam("first"), bindparam("last")))
+    .where(_SINCE % bindparam("stride") < bindparam("inside"))
     .group_by(_BUCKET, InsightCount.sentiment)
 )
-_EDGE = (
-    select(literal(ALL_TOPICS), InsightRow.sentiment, *_FROM_ROWS)
-    .where(ALL.timestamp.between(bindparam("start"), bindparam("last")))
-    .group_by(InsightRow.sentiment)
-)
-_EDGE_BY_TOPIC = (  # by the topic's own time: its key begins with topic and time
-    select(InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
-    .select_from(InsightTopic)
-    .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
-    .where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
-    .where(OF_TOPIC.timestamp.between(bindparam("start"), bindparam("last")))
-    .group_by(InsightTopic.topic, InsightRow.sentiment)
-)
+_MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
 
 @dataclass(slots=True)
@@ -131,8 +123,7 @@ def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> T
     """Raises: InvalidSchema, when the period cannot be used."""
     frame = Frame.of(query, now=now)
     topic = ALL_TOPICS if query.topic is None else topic_key(query.topic)
-    sums = sum_by_topic(session, start=frame.start, end=frame.end)
-    earlier = sum_by_topic(session, start=frame.before, end=frame.start)
+    sums, earlier = _sum_ranges(session, [(frame.start, frame.end), (frame.before, frame.start)])
     series = sum_by_bucket(session, frame.bounds, topic=topic)
     topics = _topic_trends(sums, earlier)
     return {
@@ -219,40 +210,107 @@ def _difference(now: float | None, before: float | None) -> float | None:
 
 def sum_by_topic(session: ReadSession, *, start: datetime | None, end: datetime | None) -> dict[str, Sums]:
     """What the insights from `start` until before `end` add up to: all under `*`, and by topic where any has it."""
-    sums: defaultdict[str, Sums] = defaultdict(Sums)
-    periods, edges = cut(start, end, spans=("day", "hour"))
+    return _sum_ranges(session, [(start, end)])[0]
+
+
+def _sum_ranges(
+    session: ReadSession, ranges: Sequence[tuple[datetime | None, datetime | None]]
+) -> list[dict[str, Sums]]:
+    sums: list[_ByTopic] = [defaultdict(Sums) for _ in ranges]
+    periods: list[_Slot] = []
+    edges: list[_Slot] = []
+    for place, (start, end) in zip(sums, ranges, strict=True):
+        found = cut(start, end, spans=("day", "hour"))
+        periods += [(place, period.parameters) for period in found[0]]
+        edges += [(place, edge.parameters) for edge in found[1]]
     topics = single_topics(session)
-    for period in periods:
-        _add_all(sums, session.execute(_BY_TOPIC, {**period.parameters, "topics": [ALL_TOPICS, *topics]}))
-    for edge in edges:
-        _add_all(sums, _sum_edge(session, edge, [ALL_TOPICS]))
-        _add_all(sums, _sum_edge(session, edge, topics))
-    return {topic: part for topic, part in sums.items() if part.count}  # what was erased left zeros
+    _add(session, periods, _periods_statement, topics=[ALL_TOPICS, *topics])
+    _add(session, edges, _edges_statement)
+    _add(session, edges, _topic_edges_statement, topics=topics)
+    return [{topic: part for topic, part in one.items() if part.count} for one in sums]  # what was erased left zeros
 
 
 def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: str = ALL_TOPICS) -> list[Sums]:
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
-    sums = [Sums() for _ in bounds[1:]]
+    sums: list[_ByTopic] = [defaultdict(Sums) for _ in bounds[1:]]
     for run in _runs(bounds):
         for offset, sentiment, count, score, confidence in session.execute(_BY_BUCKET, run.parameters(topic)):
-            sums[run.index + int(offset)].add(sentiment, count=count, score=score, confidence=confidence)
-    for index, (start, end) in enumerate(pairwise(bounds)):
-        for edge in cut(start, end, spans=("hour",))[1]:
-            for _, sentiment, count, score, confidence in _sum_edge(session, edge, [topic]):
-                sums[index].add(sentiment, count=count, score=score, confidence=confidence)
-    return sums
+            sums[run.index + int(offset)][topic].add(sentiment, count=count, score=score, confidence=confidence)
+    edges: list[_Slot] = []
+    for place, (start, end) in zip(sums, pairwise(bounds), strict=True):
+        if not (_is_full(start) and _is_full(end)):
+            edges += [(place, edge.parameters) for edge in cut(start, end, spans=("hour",))[1]]
+    if topic == ALL_TOPICS:
+        _add(session, edges, _edges_statement)
+    else:
+        _add(session, edges, _topic_edges_statement, topics=[topic])
+    return [part[topic] for part in sums]
 
 
-def _sum_edge(session: ReadSession, edge: Edge, topics: Sequence[str]) -> Iterable[Sequence[Any]]:
-    """Row by row: of all insights under `*`, or of each of these topics."""
-    if topics == [ALL_TOPICS]:
-        return session.execute(_EDGE, edge.parameters)
-    return session.execute(_EDGE_BY_TOPIC, {**edge.parameters, "topics": topics})
+def _is_full(moment: datetime) -> bool:
+    return moment.minute == moment.second == moment.microsecond == 0
 
 
-def _add_all(sums: defaultdict[str, Sums], rows: Iterable[Sequence[Any]]) -> None:
-    for topic, sentiment, count, score, confidence in rows:
-        sums[topic].add(sentiment, count=count, score=score, confidence=confidence)
+_ByTopic = defaultdict[str, Sums]
+_Slot = tuple[_ByTopic, Mapping[str, object]]  # where sums go, and which counters or rows they are of
+_Statement = CompoundSelect[*tuple[Any, ...]]
+
+
+def _add(
+    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[int], _Statement], **shared: object
+) -> None:
+    """Some slots at a time, for each statement costs more than what it reads."""
+    for first in range(0, len(slots), _MOST_SLOTS):
+        some = slots[first : first + _MOST_SLOTS]
+        values = {f"{name}_{slot}": value for slot, (_, given) in enumerate(some) for name, value in given.items()}
+        for slot, topic, sentiment, *sums in session.execute(statement(len(some)), {**values, **shared}):
+            place: _ByTopic = some[int(slot)][0]
+            count, score, confidence = sums
+            place[str(topic)].add(sentiment, count=count, score=score, confidence=confidence)
+
+
+@cache
+def _periods_statement(slots: int) -> _Statement:
+    return union_all(
+        *(
+            select(literal_column(f"{slot}", Integer), InsightCount.topic, InsightCount.sentiment, *_COUNTED)
+            .where(InsightCount.span == bindparam(f"span_{slot}"))
+            .where(InsightCount.topic.in_(bindparam("topics", expanding=True)))
+            .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
+            .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
+            .group_by(InsightCount.topic, InsightCount.sentiment)
+            for slot in range(slots)
+        )
+    )
+
+
+@cache
+def _edges_statement(slots: int) -> _Statement:
+    """Row by row, all of them."""
+    return union_all(
+        *(
+            select(literal_column(f"{slot}", Integer), literal(ALL_TOPICS), InsightRow.sentiment, *_FROM_ROWS)
+            .where(ALL.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
+            .group_by(InsightRow.sentiment)
+            for slot in range(slots)
+        )
+    )
+
+
+@cache
+def _topic_edges_statement(slots: int) -> _Statement:
+    """Row by row, by the topic's own time: its key begins with topic and time."""
+    return union_all(
+        *(
+            select(literal_column(f"{slot}", Integer), InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
+            .select_from(InsightTopic)
+            .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
+            .where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
+            .where(OF_TOPIC.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
+            .group_by(InsightTopic.topic, InsightRow.sentiment)
+            for slot in range(slots)
+        )
+    )
 
 
 def _runs(bounds: Sequence[datetime]) -> Iterator[_Run]:

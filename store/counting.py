@@ -1,13 +1,14 @@
 """The counters behind every total: kept in the transaction that writes the insight, so that no read has to scan.
 
-Each insight is counted by hour, under `*` and each of its topics; by day, also under its set of topics, and each of
-these with its confidence, with the tenth that it lies in, and without. A batch is added up before it is written:
-insights of one hour share rows.
+Each insight is counted by hour, under `*` and each of its topics; by day, also under every two and three of them, and
+each of these with its confidence, with the tenth that it lies in, and without. A batch is added up before it is
+written: insights of one hour share rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import combinations
 
 from database import WriteSession
 from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, SCORE_UNITS, InsightCount, tenth_key
@@ -90,8 +91,7 @@ def _keys(insight: Countable) -> Iterator[Key]:
     topics = [ALL_TOPICS, *insight.topics]
     for topic in topics:
         yield "hour", topic, sentiment, ANY_CONFIDENCE, hour
-    if len(insight.topics) > 1:
-        topics.append("+".join(insight.topics))
+    topics += ["+".join(together) for size in (2, 3) for together in combinations(insight.topics, size)]
     for topic in topics:
         yield "day", topic, sentiment, ANY_CONFIDENCE, day
         yield "day", topic, sentiment, tenth_key(insight.confidence), day

@@ -96,7 +96,7 @@ def draw_events(dice: random.Random, place: Place) -> list[Event]:
             timestamp=dice.choice([*moments, place.moment(dice)]),
             score=dice.choice(SCORES),
             confidence=dice.choice(CONFIDENCES),
-            topics=tuple(dice.sample(TOPICS, dice.choice([1, 1, 2, 3, 4]))),
+            topics=tuple(dice.sample(TOPICS, dice.choice([1, 1, 2, 3, 3]))),
         )
         for _ in range(dice.randrange(13))
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import combinations
 from typing import Any, Literal
 
 import pytest
@@ -100,7 +101,8 @@ def recount(events: Sequence[Event]) -> dict[tuple[str, str, str, int, int], tup
         score, confidence = round(round(event.score, 4) * 10_000), round(event.kept_confidence * 100)
         seconds = (event.timestamp.replace(microsecond=0) - EPOCH).total_seconds()
         topics = ["*", *event.topics]
-        sets = ["+".join(sorted(event.topics))] if len(event.topics) > 1 else []
+        together = [set_ for size in (2, 3) for set_ in combinations(sorted(event.topics), size)]
+        sets = ["+".join(set_) for set_ in together]
         keys = [("hour", topic, event.sentiment.value, -1, int(seconds // 3_600)) for topic in topics]
         for topic in topics + sets:
             day, each = int(seconds // 86_400), (-1, -2 - confidence // 10, confidence)

@@ -251,6 +251,7 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
             conversations(limit=10, cursor="conv_" + "0" * 28 + "2710"), ["pk_conversations"], id="older conversations"
         ),
         pytest.param(conversations(status=Status.FAILED), ["ix_conversations_set_aside"], id="failed conversations"),
+        pytest.param(conversations(status=Status.PENDING), ["ix_conversations_due_at"], id="pending conversations"),
         pytest.param(queries.queue_depth, ["ix_conversations_due_at"], id="queue depth"),
         pytest.param(partial(queries.oldest_due, now=LATER), ["ix_conversations_due_at"], id="the longest due"),
         pytest.param(

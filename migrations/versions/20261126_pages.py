@@ -16,7 +16,9 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.drop_index("ix_insights_timestamp", "insights")
     op.drop_index("ix_insights_sentiment", "insights")
-    op.create_index("ix_insights_timestamp", "insights", ["timestamp", "id", "sentiment", "confidence"])
+    op.create_index(
+        "ix_insights_timestamp", "insights", ["timestamp", "id", "sentiment", "confidence", "sentiment_score"]
+    )
     op.create_index("ix_insights_judged", "insights", ["sentiment", "confidence", "timestamp", "id"])
     columns = ["topic", "sentiment", "confidence", "timestamp", "insight_id"]
     op.create_index("ix_insight_topics_judged", "insight_topics", columns)
