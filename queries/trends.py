@@ -234,7 +234,7 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
     sums: list[_ByTopic] = [defaultdict(Sums) for _ in bounds[1:]]
     for run in _runs(bounds):
-        for offset, sentiment, count, score, confidence in session.execute(_BY_BUCKET, run.parameters(topic)):
+        for offset, sentiment, count, score, confidence in session.execute(_BY_BUCKET, run.parameters(topic)).all():
             sums[run.index + int(offset)][topic].add(sentiment, count=count, score=score, confidence=confidence)
     edges: list[_Slot] = []
     for place, (start, end) in zip(sums, pairwise(bounds), strict=True):
@@ -263,7 +263,7 @@ def _add(
     for first in range(0, len(slots), _MOST_SLOTS):
         some = slots[first : first + _MOST_SLOTS]
         values = {f"{name}_{slot}": value for slot, (_, given) in enumerate(some) for name, value in given.items()}
-        for slot, topic, sentiment, *sums in session.execute(statement(len(some)), {**values, **shared}):
+        for slot, topic, sentiment, *sums in session.execute(statement(len(some)), {**values, **shared}).all():
             place: _ByTopic = some[int(slot)][0]
             count, score, confidence = sums
             place[str(topic)].add(sentiment, count=count, score=score, confidence=confidence)
