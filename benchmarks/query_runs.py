@@ -19,7 +19,8 @@ BY_OFFSET, BY_OFFSET_OF_TOPIC = "page 1,000, beside OFFSET", "page 1,000 of a to
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata")
 WALKED_TOPIC = "delivery_problems"
 FAR = 1_000
-FACETS = "topic,sentiment,author"
+TOPIC_TABLE = "the table of topics"
+COUNTED_FACETS, AUTHOR_FACET = "a page with facet=topic,sentiment", "a page with facet=author"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,9 @@ async def _ask_known(askers: Sequence[Asker], answers: Answers, kind: str, paths
 
 
 async def ask_for_topics(askers: Sequence[Asker], answers: Answers, amounts: Amounts) -> None:
-    """The table of topics, and the facets of a page."""
-    facets = query_paths.insights_path(("facet", FACETS))
-    for kind, path in (("the table of topics", query_paths.TOPICS), (f"a page with facet={FACETS}", facets)):
+    """The table of topics, and the facets of a page: authors are counted row by row, the others by counters."""
+    counted, authors = (query_paths.insights_path(("facet", facets)) for facets in ("topic,sentiment", "author"))
+    for kind, path in ((TOPIC_TABLE, query_paths.TOPICS), (COUNTED_FACETS, counted), (AUTHOR_FACET, authors)):
         statuses = {(await asker.try_to_ask(path)).status for asker in askers}
         if statuses == {200}:
             answers.add(kind, await ask_in_turn(askers, repeat(path, amounts.searches)))
