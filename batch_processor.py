@@ -350,6 +350,9 @@ def _log_outcome(outcome: Outcome, *, now: datetime, fenced: bool) -> None:
     if fenced:
         trail.warning("conversation_taken_over")
         return
+    if _keeps_its_insight(outcome):
+        trail.warning("reread_kept")
+        return
     match outcome:
         case Completed():
             confidence = outcome.analysis.confidence
@@ -362,7 +365,14 @@ def _log_outcome(outcome: Outcome, *, now: datetime, fenced: bool) -> None:
             trail.info("conversation_released", due_at=outcome.due_at, spent_attempt=outcome.spent_attempt)
 
 
+def _keeps_its_insight(outcome: Outcome) -> bool:
+    """It was read again, and nothing usable came of it: no failure, for it is completed all the same."""
+    return isinstance(outcome, (Skipped, Failed)) and outcome.claim.reread_at is not None
+
+
 def _count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> None:
+    if _keeps_its_insight(outcome):
+        return
     match outcome:
         case Completed():
             metrics.count_finished("completed")

@@ -278,6 +278,7 @@ def _pragmas_for(*, may_write: bool) -> Callable[[sqlite3.Connection, object], N
         pragmas += [
             "journal_mode=WAL",
             "synchronous=FULL",  # a 202 is on disk
+            "secure_delete=ON",  # what is erased is overwritten
             "wal_autocheckpoint=0",  # by the writer's timer, never inside a commit
             f"journal_size_limit={_WAL_LIMIT_BYTES}",
         ]

@@ -103,7 +103,7 @@ class Parts:
         )
 
     def local_analyzer(self) -> LocalAnalyzer:
-        return LocalAnalyzer.load(topic_patterns=topic_patterns(self.topics))
+        return LocalAnalyzer.load(topic_patterns=topic_patterns(self.topics), renamed=former_ids(self.topics))
 
 
 @asynccontextmanager
@@ -360,7 +360,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Link", "Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["Content-Disposition", "Link", "Location", "Retry-After", "X-Request-ID", "X-Total-Count"],
         )
     app.add_middleware(RequestLog, metrics=metrics)
 

@@ -45,7 +45,7 @@ def parse_words(query: str) -> tuple[Words, ...]:
     found = (
         Words(phrase or bare.rstrip("*"), prefix=bare.endswith("*")) for phrase, bare in _QUOTED_OR_BARE.findall(query)
     )
-    return tuple(words for words in found if any(map(str.isalnum, words.text)))
+    return tuple(dict.fromkeys(words for words in found if any(map(str.isalnum, words.text))))
 
 
 def _check_words(query: str) -> str:

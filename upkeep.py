@@ -23,6 +23,7 @@ log = get_logger()
 _MOST_A_STEP = 500  # rows a transaction, some tens of milliseconds
 _SHORT_QUEUE = 1_000  # a new conversation waits behind no more than these
 _MOST_RENAMED = 250  # insights a transaction: each is rewritten with its topics and counters
+_MOST_MERGED = 200  # pages of the full-text index in one transaction
 _LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 600.0
 
@@ -51,14 +52,16 @@ class Upkeep:
         self._on_requeued = on_requeued
         self._on_erased = on_erased
         self._ordered = asyncio.Event()
+        self._words_to_forget = False
 
     async def run(self) -> None:
         tidied_at: datetime | None = None
         while True:
             if tidied_at is None or (self._now() - tidied_at).total_seconds() >= _TIDY_EVERY_S:
-                await self._survive(self.forget_old, "retention_failed")
-                await self._survive(self.rename_topics, "renaming_failed")
-                tidied_at = self._now()
+                forgot = await self._survive(self.forget_old, "retention_failed")
+                renamed = await self._survive(self.rename_topics, "renaming_failed")
+                tidied_at = self._now() if forgot and renamed else None
+            await self._survive(self.merge_words, "merging_failed")
             await self._survive(self.read_again, "reanalysis_failed")
             self._ordered.clear()
             with suppress(TimeoutError):
@@ -68,11 +71,12 @@ class Upkeep:
         erased = await self._database.write(
             partial(store.erase_conversations, conversation_ids=conversation_ids), alone=True
         )
-        self._on_erased()
+        self._forget_words()
         return erased
 
     async def erase_author(self, author: str) -> Erased:
         """All that is stored of an author, what is being read included."""
+        await self._database.write(partial(store.forget_orders_of, author=author))
         return await self._erase_all(partial(store.ids_of_author, author=author, limit=_MOST_A_STEP))
 
     async def forget_old(self) -> None:
@@ -115,27 +119,44 @@ class Upkeep:
                 with suppress(Conflict):  # it was stopped in the meantime
                     await self._database.write(partial(store.end_reanalysis, order=order.number, now=self._now()))
                 continue
-            step = Step(order.number, order.place, due.until, due.conversation_ids)
+            step = Step(order.number, order.requested_at, order.place, due.until, due.conversation_ids)
             if await self._database.write(partial(store.requeue, step=step, now=self._now())):
                 self._on_requeued()
+
+    async def merge_words(self) -> None:
+        """SQLite's full text keeps erased words until its parts are merged: do that, a little at a time."""
+        if not self._words_to_forget or self._database.dialect != "sqlite":
+            return
+        self._words_to_forget = False
+        first = True
+        while await self._database.write(partial(store.merge_words, pages=_MOST_MERGED, anew=first)):
+            first = False
+
+    def _forget_words(self) -> None:
+        self._words_to_forget = True
+        self._on_erased()
 
     async def _erase_all(self, find: Callable[[WriteSession], Sequence[str]]) -> Erased:
         """What is found and what is erased are of one transaction, so that nothing comes between."""
 
-        def unit(session: WriteSession) -> Erased:
-            return store.erase_conversations(session, find(session))
+        def unit(session: WriteSession) -> Erased | None:
+            found = find(session)
+            return store.erase_conversations(session, found) if found else None
 
         total = Erased()
-        while (erased := await self._database.write(unit, alone=True)).conversations:
+        while (erased := await self._database.write(unit, alone=True)) is not None:
             total = total.and_also(erased)
-            self._on_erased()
+            self._forget_words()
         return total
 
-    async def _survive(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """What it raises is logged, and the loop goes on."""
+    async def _survive(self, work: Callable[[], Awaitable[None]], name: str) -> bool:
+        """Whether it ended well; what it raises is logged, and the loop goes on."""
         try:
             await work()
         except (Overloaded, StorageFull) as error:
             log.warning(name, error=error.code)
+            return False
         except Exception:
             log.exception(name)
+            return False
+        return True

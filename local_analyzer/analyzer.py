@@ -62,20 +62,32 @@ class LocalAnalysis:
 class LocalAnalyzer:
     """The offline analyzer: deterministic, and safe to share between threads."""
 
-    def __init__(self, weights: ModelWeights, topic_patterns: Mapping[str, Sequence[re.Pattern[str]]]) -> None:
+    def __init__(
+        self,
+        weights: ModelWeights,
+        topic_patterns: Mapping[str, Sequence[re.Pattern[str]]],
+        *,
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
+        """`renamed`: old ids of topics and the new ones; some have a part to play here, by the id they had first."""
+        parts = {new: old for old, new in (renamed or {}).items() if old in _SOFT_TOPICS | {_TREATMENT}}
         self._model = SentimentModel(weights)
-        self._rules = TopicRules(topic_patterns)
-        self._vocabulary = frozenset(topic_patterns)
+        self._rules = TopicRules({parts.get(topic, topic): rules for topic, rules in topic_patterns.items()})
+        self._names = {parts.get(topic, topic): topic for topic in topic_patterns}
 
     @classmethod
     def load(
-        cls, weights_path: Path = WEIGHTS_PATH, *, topic_patterns: Mapping[str, Sequence[re.Pattern[str]]]
+        cls,
+        weights_path: Path = WEIGHTS_PATH,
+        *,
+        topic_patterns: Mapping[str, Sequence[re.Pattern[str]]],
+        renamed: Mapping[str, str] | None = None,
     ) -> "LocalAnalyzer":
         """Build one from the weights that ship with the project.
 
         Raises: OSError when the weights are missing; ValueError when they do not fit this version.
         """
-        return cls(load_weights(weights_path), topic_patterns)
+        return cls(load_weights(weights_path), topic_patterns, renamed=renamed)
 
     def analyze(self, text: str) -> LocalAnalysis:
         """Read any string, in time linear in its length."""
@@ -85,11 +97,12 @@ class LocalAnalyzer:
         verdict = self._model.judge(reading, _setting(reading, language, found))
         if not _strongest_words(reading, verdict):  # only the prior spoke
             verdict = replace(verdict, label="neutral")
-        chosen = _choose_topics(found, verdict.label, asks="?" in reading.clean)
+        hit = _choose_topics(found, verdict.label, asks="?" in reading.clean)
+        chosen = [replace(hits, topic=self._names.get(hits.topic, _OTHER)) for hits in hit]
         return LocalAnalysis(
             sentiment=verdict.label,
             sentiment_score=_score(verdict),
-            clusters=tuple(hits.topic if hits.topic in self._vocabulary else _OTHER for hits in chosen),
+            clusters=tuple(dict.fromkeys(hits.topic for hits in chosen)),
             confidence=_confidence(verdict, reading, language),
             reasoning=_reasoning(reading, verdict, chosen),
             summary=summarize(text),

@@ -12,7 +12,7 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
+from sqlalchemy import Select, bindparam, exists, func, select
 from sqlalchemy.orm import aliased
 
 from database import ReadSession
@@ -191,10 +191,6 @@ def _confidences(least: float | None) -> list[int]:
     return [*below, *(tenth_key(tenth * TENTH) for tenth in range(full_tenth, CONFIDENCE_UNITS // TENTH + 1))]
 
 
-def in_edge(column: ColumnElement[datetime], edge: Edge) -> list[ColumnElement[bool]]:
-    return [column >= edge.start] if edge.end is None else [column >= edge.start, column < edge.end]
-
-
 def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
     topics = list(set(wanted.topic))
     values = {
@@ -223,7 +219,8 @@ def _edge_statement(dialect: str, topics: int) -> Select[int]:
 def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:
     beside = aliased(InsightTopic)
     has_more = exists().where(beside.insight_id == InsightTopic.insight_id, beside.topic != topic)
-    wanted = [InsightTopic.topic == topic, *in_edge(OF_TOPIC.timestamp, edge), ~has_more]
+    within = OF_TOPIC.timestamp.between(edge.parameters["start"], edge.parameters["last"])
+    wanted = [InsightTopic.topic == topic, within, ~has_more]
     return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0
 
 

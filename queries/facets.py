@@ -18,8 +18,7 @@ _MOST_AUTHORS = 20
 def count_facets(session: ReadSession, query: InsightQuery) -> dict[str, list[FacetValue]]:
     """Most frequent first. Topics and sentiments come from the counters; authors, and all of `q`, cost what matches."""
     counted = {Facet.TOPIC: _by_topic, Facet.SENTIMENT: _by_sentiment, Facet.AUTHOR: _by_author}
-    wanted = InsightFilter.model_validate({name: getattr(query, name) for name in InsightFilter.model_fields})
-    return {str(facet): _in_order(counted[facet](session, wanted)) for facet in query.facet}
+    return {str(facet): _in_order(counted[facet](session, query)) for facet in query.facet}
 
 
 def _in_order(counts: Mapping[str, int]) -> list[FacetValue]:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from answers import Insight
 from database import ReadSession
 from models import InsightRow, InsightTopic
-from parameters import EventQuery, InsightQuery
+from parameters import EventQuery, InsightFilter
 from queries.counting import count_insights
 from queries.insights import INSIGHT_COLUMNS, to_insight
 from queries.reading import oldest_due, queue_depth
@@ -65,8 +65,7 @@ def newest_position(session: ReadSession, *, now: datetime) -> int:
 
 
 def count_live(session: ReadSession, *, now: datetime) -> LiveCounts:
-    everything = InsightQuery.model_validate({})
-    return LiveCounts(queue_depth(session), oldest_due(session, now=now), count_insights(session, everything))
+    return LiveCounts(queue_depth(session), oldest_due(session, now=now), count_insights(session, InsightFilter()))
 
 
 def _newest_id(session: ReadSession) -> int:

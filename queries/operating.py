@@ -127,9 +127,11 @@ def _skip_reasons(session: ReadSession) -> dict[str, int]:
 
 
 def _oldest_pending(session: ReadSession) -> datetime | None:
-    """When the longest waiting conversation was accepted."""
+    """When the longest waiting conversation was accepted, or asked to be read again."""
     waiting = (Conversation.due_at.is_not(None), Conversation.status == Status.PENDING)
-    return session.scalar(select(func.min(Conversation.created_at)).where(*waiting))
+    return session.scalar(
+        select(func.min(func.coalesce(Conversation.reread_at, Conversation.created_at))).where(*waiting)
+    )
 
 
 def _tallies(session: ReadSession) -> dict[Tally, int]:

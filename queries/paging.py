@@ -10,7 +10,7 @@ insights there are.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, bindparam, exists, func, or_, select, union
@@ -117,7 +117,7 @@ def _ways(session: ReadSession, wanted: InsightFilter, topics: Sequence[str], *,
     return tuple(ways)
 
 
-@cache
+@lru_cache(maxsize=128)  # clients choose how many topics
 def _page_statement(dialect: str, columns: Columns, rows: Rows, *, ways: tuple[Way, ...]) -> Page:
     """One for each way and number of topics; all else is parameters, which say nothing where nothing was asked."""
     pages = [_page(rows, dialect, way=way, topic=f"topic_{number}") for number, way in enumerate(ways)]

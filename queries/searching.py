@@ -1,10 +1,10 @@
 """Full text: which insights hold the words that were asked for, and where; FTS5 on SQLite, tsvector on PostgreSQL.
 
-What a client writes is parsed to words first (`schemas.parse_words`); no operator of the database's own gets through.
+What a client writes is parsed to words first (`parameters.parse_words`): no operator of the database gets through.
 """
 
 import html
-import re
+import secrets
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Select, column, func, literal, literal_column, select, table
@@ -13,10 +13,12 @@ from sqlalchemy.dialects import postgresql
 from database import ReadSession
 from models import WORDS, InsightRow
 from parameters import Words, parse_words
+from queries.columns import unindexed
 
 _WORDS = table(WORDS, column("rowid"), column(WORDS))
-# Marks that no text needs: from the private use area. They become <mark> once the text around them is escaped.
-_OPEN, _CLOSE = "\ue000", "\ue001"
+# Marks that nobody can write: they become <mark> once the text around them is escaped.
+_TOKEN = secrets.token_hex(6)
+_OPEN, _CLOSE = f"open{_TOKEN}", f"close{_TOKEN}"
 _SNIPPET_WORDS = 24
 
 
@@ -38,7 +40,8 @@ def snippets(session: ReadSession, query: str, insight_ids: Sequence[int]) -> di
     """Where the words are, by insight: HTML-escaped, the words in <mark>."""
     if session.dialect.name == "sqlite":
         found = func.snippet(literal_column(WORDS), 0, _OPEN, _CLOSE, "…", _SNIPPET_WORDS)
-        statement = select(_WORDS.c.rowid, found).where(_matches(query), _WORDS.c.rowid.in_(insight_ids))
+        these = unindexed(_WORDS.c.rowid, "sqlite").in_(insight_ids)  # else it matches anew for each of them
+        statement = select(_WORDS.c.rowid, found).where(_matches(query), these)
     else:
         options = f"StartSel={_OPEN}, StopSel={_CLOSE}, MaxWords={_SNIPPET_WORDS}, MinWords={_SNIPPET_WORDS // 2}"
         found = func.ts_headline("simple", InsightRow.text, _tsquery(query), options)
@@ -76,5 +79,5 @@ def _demand(words: Words) -> ColumnElement[str]:
     simple = literal_column("'simple'", type_=postgresql.REGCONFIG())
     if not words.prefix:
         return func.phraseto_tsquery(simple, literal(words.text), type_=postgresql.TSQUERY())
-    parts = re.findall(r"[^\W_]+", words.text)
-    return func.to_tsquery(simple, literal(" <-> ".join(parts) + ":*"), type_=postgresql.TSQUERY())
+    quoted = words.text.translate({ord("'"): " ", ord("\\"): " "})  # within quotes nothing is an operator
+    return func.to_tsquery(simple, literal(f"'{quoted}':*"), type_=postgresql.TSQUERY())

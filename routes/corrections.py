@@ -26,7 +26,7 @@ corrections = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503
     summary="Say what a conversation really is about",
 )
 async def put_correction(request: Request, conversation_id: ConversationId) -> Response:
-    """Every read uses it from now on; what the model said is kept beside it. Sending the same again changes nothing.
+    """Every read uses it from now on; what the model said is kept beside it. Sent again, it changes only its time.
 
     A sentiment that contradicts the model's gets the score in the middle of its band (0.55, 0 or -0.55), for nobody
     measured one; its confidence is 1. To say that the model was right, send what it said.

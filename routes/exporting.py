@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from functools import partial
 
 import orjson
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 import queries
 from answers import Insight
 from database import Database
 from errors import Overloaded
 from parameters import Format, InsightQuery, Position
+from routes.streams import PatientStream
 
 MEDIA_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.JSONL: "application/x-ndjson"}
 COLUMNS = (
@@ -36,10 +35,11 @@ COLUMNS = (
     "corrected",
 )
 _PAGE = 500  # insights: some milliseconds of a reader's time
+_PAGE_OF_WORDS = 5_000  # each page finds all matches of `q` anew, to put them in order
 _TRIES = 5
 _PAUSE_S = 1.0
 # How a spreadsheet knows a formula; OWASP, "CSV Injection".
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full-width ones, too
 
 
 class Files:
@@ -63,18 +63,14 @@ class Files:
             self.open_count -= 1
 
 
-class InsightsFile(StreamingResponse):
-    """Holds a place while it is sent; `X-Total-Count` says how many insights match."""
+class InsightsFile(PatientStream):
+    """`X-Total-Count` says how many insights match."""
 
     def __init__(self, files: Files, query: InsightQuery, *, form: Format, total_count: int) -> None:
         name = f"insights-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Total-Count": str(total_count)}
-        super().__init__(_write(files.database, query, form=form), media_type=MEDIA_TYPES[form], headers=headers)
-        self._files = files
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._files.place():
-            await super().__call__(scope, receive, send)
+        rows = _write(files.database, query, form=form)
+        super().__init__(rows, files.place(), headers=headers, media_type=MEDIA_TYPES[form])
 
 
 def to_csv(insights: Sequence[Insight]) -> bytes:
@@ -132,7 +128,7 @@ async def _read_patiently(
     database: Database, query: InsightQuery, *, after: Position | None
 ) -> tuple[list[Insight], Position | None]:
     """The status is sent: a database that is busy for a moment must not break the file off."""
-    page = partial(queries.next_insights, wanted=query, after=after, limit=_PAGE)
+    page = partial(queries.next_insights, wanted=query, after=after, limit=_PAGE if query.q is None else _PAGE_OF_WORDS)
     for _ in range(_TRIES - 1):
         try:
             return await database.read(page)

@@ -31,7 +31,7 @@ _FILES: dict[str, Any] = {
 async def find_insights(request: Request, query: Annotated[InsightQuery, Query()], state: StateDep) -> Response:
     """`total_count` counts all that match, exactly; `Link: rel="next"` leads to the next page.
 
-    With `format=csv` or `jsonl` (or such an `Accept`) every match comes as a file; `X-Total-Count` says how many.
+    With `format=csv` or `jsonl` (or such an `Accept`) every match comes as a file; `X-Total-Count` says how many match.
     """
     database, query = state["database"], current_topics(state, query)
     if (form := query.format or _accepted(request)) is not Format.JSON:

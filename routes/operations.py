@@ -16,6 +16,7 @@ from routes.shared import JSONAnswer, StateDep, errors_of
 from routes.summary import summarize
 from telemetry import METRICS_TYPE
 
+_HEALTH_PATIENCE_S = 1  # a probe waits some seconds
 _STALLED_S = 30  # a worker whose last turn is older makes no progress
 _SCRAPE_PATIENCE_S = 5  # Prometheus gives a scrape 10
 
@@ -27,12 +28,18 @@ async def check_health(state: StateDep) -> Response:
     now = datetime.now(UTC)
     queue_size: int | None = None
     due_since: datetime | None = None
-    with suppress(Overloaded):  # a database that does not answer is told below
-        queue_size = await state["database"].read(queries.queue_depth)
-        due_since = await state["database"].read(partial(queries.oldest_due, now=now))
+    busy = False
+    try:
+        async with asyncio.timeout(_HEALTH_PATIENCE_S):
+            queue_size = await state["database"].read(queries.queue_depth)
+            due_since = await state["database"].read(partial(queries.oldest_due, now=now))
+    except Overloaded:
+        pass  # told below
+    except TimeoutError:
+        busy = True  # other reads are before this one: no reason to call the process dead
     running = state["worker_running"]()
     answer: answers.Health = {
-        "status": "ok" if running and queue_size is not None and state["lane"].outage is None else "degraded",
+        "status": "ok" if running and (queue_size is not None or busy) and state["lane"].outage is None else "degraded",
         "queue_size": queue_size,
         "oldest_due_seconds": None if due_since is None else round((now - due_since).total_seconds(), 3),
         "worker_running": running,

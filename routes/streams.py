@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import orjson
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from answers import LiveStatus
@@ -65,17 +66,20 @@ class Streams:
             return self._status
 
 
-class EventStream(StreamingResponse):
+class PatientStream(StreamingResponse):
     """Holds a place while it is sent; who goes away is noticed at once, who stalls after `patience_s`."""
 
-    media_type = "text/event-stream"
-
     def __init__(
-        self, events: AsyncGenerator[bytes, None], streams: Streams, *, patience_s: float = _PATIENCE_S
+        self,
+        content: AsyncGenerator[bytes, None],
+        place: AbstractContextManager[None],
+        *,
+        headers: Mapping[str, str],
+        media_type: str | None = None,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
-        # the second keeps nginx from collecting events until its buffer is full
-        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._streams = streams
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._place = place
         self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,8 +87,19 @@ class EventStream(StreamingResponse):
             async with asyncio.timeout(self._patience_s):
                 await send(message)
 
-        with self._streams.place(), suppress(TimeoutError):
+        with self._place, suppress(TimeoutError, ClientDisconnect):  # Starlette makes the one of the other
             await super().__call__(scope, receive, send_in_time)
+
+
+class EventStream(PatientStream):
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], streams: Streams, *, patience_s: float = _PATIENCE_S
+    ) -> None:
+        # the second keeps nginx from collecting events until its buffer is full
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, streams.place(), headers=headers, patience_s=patience_s)
 
 
 def write_event(kind: str, data: object, *, position: int) -> bytes:

@@ -18,7 +18,7 @@ from store.accepting import (
     purge_idempotency_keys,
 )
 from store.correcting import correct, withdraw_correction
-from store.erasing import Erased, erase_conversations, ids_accepted_before, ids_of_author
+from store.erasing import Erased, erase_conversations, forget_orders_of, ids_accepted_before, ids_of_author, merge_words
 from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
 from store.renaming import rename_topics
 from store.spending import (
@@ -77,8 +77,10 @@ __all__ = [
     "correct",
     "end_reanalysis",
     "erase_conversations",
+    "forget_orders_of",
     "ids_accepted_before",
     "ids_of_author",
+    "merge_words",
     "order_reanalysis",
     "purge_cache",
     "purge_idempotency_keys",

@@ -61,10 +61,10 @@ def correct(session: WriteSession, conversation_id: str, *, wanted: CorrectionIn
 
 def withdraw_correction(session: WriteSession, conversation_id: str) -> None:
     """What the model said is true again. Raises: NotFound, when there is no correction."""
+    stored = find_insights(session, [conversation_id]).get(conversation_id)  # locked before its correction is read
     said = session.execute(select(CorrectionRow).where(_of(conversation_id))).mappings().one_or_none()
-    if said is None:
+    if stored is None or said is None:
         raise NotFound("There is no correction of a conversation with this id.")
-    stored = find_insights(session, [conversation_id])[conversation_id]
     change_insights(session, [Change(stored, {**_applied(Correction(None, None), said), "corrected_at": None})])
     session.execute(delete(CorrectionRow).where(_of(conversation_id)))
 

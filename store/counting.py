@@ -53,13 +53,30 @@ def count_in(session: WriteSession, insights: Iterable[Countable]) -> None:
         session.exec_driver_sql(statement, [(*key, *row) for key, row in sums])
 
 
-def count_out(session: WriteSession, insights: Iterable[Countable]) -> None:
-    """For insights that are erased or replaced; call it in the transaction that does so."""
-    if sums := _add_up(insights):
-        mark = _mark(session)
-        less = ", ".join(f"{name} = {name} - {mark}" for name in _SUMS)
-        statement = f"UPDATE {_TABLE} SET {less} WHERE {' AND '.join(f'{name} = {mark}' for name in _KEY)}"  # noqa: S608 - our own names alone
-        session.exec_driver_sql(statement, [(*row, *key) for key, row in sums])
+def change_counts(session: WriteSession, *, out: Iterable[Countable] = (), into: Iterable[Countable] = ()) -> None:
+    """For insights that are erased (`out`), or replaced by others; call it in the transaction that does so.
+
+    One pass in one order over all that changes: replicas that recount the same days lock nothing crosswise.
+    """
+    sums: dict[Key, list[int]] = {}
+    for sign, insights in ((-1, out), (1, into)):
+        for key, row in _add_up(insights):
+            sums[key] = [old + sign * more for old, more in zip(sums.get(key, [0, 0, 0]), row, strict=True)]
+    changed = sorted((key, row) for key, row in sums.items() if any(row))
+    if not changed:
+        return
+    mark = _mark(session)
+    # a counter may not come in below zero, so it is made first, as nothing
+    session.exec_driver_sql(
+        f"INSERT INTO {_TABLE} ({', '.join(_KEY + _SUMS)}) VALUES ({', '.join([mark] * 5)}, 0, 0, 0)"  # noqa: S608 - our own names alone
+        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET count = {_TABLE}.count",
+        [key for key, _ in changed],
+    )
+    more = ", ".join(f"{name} = {name} + {mark}" for name in _SUMS)
+    session.exec_driver_sql(
+        f"UPDATE {_TABLE} SET {more} WHERE {' AND '.join(f'{name} = {mark}' for name in _KEY)}",  # noqa: S608 - our own names alone
+        [(*row, *key) for key, row in changed],
+    )
 
 
 def hour_of(moment: datetime) -> int:

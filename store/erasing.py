@@ -8,9 +8,9 @@ from sqlalchemy import delete, func, select, union
 from sqlalchemy import text as sql
 
 from database import WriteSession
-from models import CachedAnalysis, Conversation, CorrectionRow, InsightRow
+from models import WORDS, CachedAnalysis, Conversation, CorrectionRow, InsightRow, ReanalysisRow
 from store.accepting import first_id_of
-from store.counting import count_out
+from store.counting import change_counts
 from store.insights import find_insights
 
 
@@ -37,8 +37,10 @@ def erase_conversations(session: WriteSession, conversation_ids: Sequence[str]) 
 
     The rows that refer to a conversation go with it (ON DELETE CASCADE), and the words of its text by trigger.
     """
+    held = select(Conversation.id).where(Conversation.id.in_(conversation_ids)).order_by(Conversation.id)
+    session.execute(held.with_for_update()).all()  # before its insight is looked for: a replica may just be saving one
     insights = find_insights(session, conversation_ids)
-    count_out(session, [insight.countable for insight in insights.values()])
+    change_counts(session, out=[insight.countable for insight in insights.values()])
     corrections = select(func.count()).where(CorrectionRow.conversation_id.in_(conversation_ids))
     cached = select(func.count()).where(CachedAnalysis.conversation_id.in_(conversation_ids))
     kept = session.scalar(corrections) or 0, session.scalar(cached) or 0
@@ -62,3 +64,20 @@ def ids_accepted_before(session: WriteSession, moment: datetime, *, limit: int) 
     """Oldest first; ids begin with the time, so that no other index is needed."""
     statement = select(Conversation.id).where(Conversation.id < first_id_of(moment))
     return session.scalars(statement.order_by(Conversation.id).limit(limit)).all()
+
+
+def forget_orders_of(session: WriteSession, author: str) -> None:
+    """An order to read again remembers its filters, and with them whom it was about; there are few orders."""
+    orders = session.execute(select(ReanalysisRow.id, ReanalysisRow.filters)).all()
+    about = [number for number, filters in orders if filters.get("author") == author]
+    session.execute(delete(ReanalysisRow).where(ReanalysisRow.id.in_(about)))
+
+
+def merge_words(session: WriteSession, *, pages: int, anew: bool) -> bool:
+    """Go on merging the parts of SQLite's full-text index, or begin; whether there is more to do.
+
+    Source: https://www.sqlite.org/fts5.html#the_merge_command (changes below 2 say that nothing was left)
+    """
+    before = session.exec_driver_sql("SELECT total_changes()").scalar_one()
+    session.exec_driver_sql(f"INSERT INTO {WORDS}({WORDS}, rank) VALUES ('merge', ?)", (-pages if anew else pages,))  # noqa: S608 - our own name
+    return int(session.exec_driver_sql("SELECT total_changes()").scalar_one()) - int(before) >= 2

@@ -11,7 +11,7 @@ from sqlalchemy import text as sql
 from database import WriteSession
 from models import WORDS, InsightRow, InsightTopic
 from schemas import Sentiment
-from store.counting import Countable, count_in, count_out
+from store.counting import Countable, change_counts, count_in
 
 _ADD_WORDS = sql(
     f"INSERT INTO {WORDS}(rowid, text) SELECT id, text FROM insights WHERE id IN :ids"  # noqa: S608 - our own name
@@ -94,14 +94,14 @@ def change_insights(session: WriteSession, changes: Sequence[Change]) -> None:
     """In place: the insight keeps its id, its time and its text."""
     if not changes:
         return
-    count_out(session, [change.stored.countable for change in changes])
     ids = [change.stored.insight_id for change in changes]
     session.execute(delete(InsightTopic).where(InsightTopic.insight_id.in_(ids)))
     for change in changes:
         session.execute(update(InsightRow).where(InsightRow.id == change.stored.insight_id).values(**change.values))
     changed = [_changed(change) for change in changes]
     _add_topics(session, changed)
-    count_in(session, [one.countable for one in changed])
+    before, after = ([one.countable for one in some] for some in ([change.stored for change in changes], changed))
+    change_counts(session, out=before, into=after)
 
 
 def _add_topics(session: WriteSession, insights: Iterable[StoredInsight]) -> None:

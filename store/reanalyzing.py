@@ -20,9 +20,13 @@ from schemas import Status
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next conversations of an order, in its order of going: newest first, from after `since` up to `until`."""
+    """The next conversations of an order, newest first, from after `since` up to `until`.
+
+    What was said of a text since `ordered_at` may answer an equal one.
+    """
 
     order: int
+    ordered_at: datetime
     since: Position | None
     until: Position
     conversation_ids: Sequence[str]
@@ -45,7 +49,7 @@ def requeue(session: WriteSession, step: Step, *, now: datetime) -> int:
     ).rowcount
     if not moved:
         return 0
-    again = {"status": Status.PENDING, "due_at": now, "reread_at": now, "attempts": 0, "rescues": 0}
+    again = {"status": Status.PENDING, "due_at": now, "reread_at": step.ordered_at, "attempts": 0, "rescues": 0}
     ready = (Conversation.id.in_(step.conversation_ids), Conversation.status == Status.COMPLETED)
     sent = session.execute(update(Conversation).where(*ready).values(**again)).rowcount
     counted = {"requeued": ReanalysisRow.requeued + sent}

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from database import WriteSession
 from models import CorrectionRow, InsightRow, InsightTopic
-from store.insights import Change, change_insights, lock_insights
+from store.insights import Change, change_insights, find_insights, lock_insights
 from topics import FALLBACK
 
 
@@ -35,9 +35,14 @@ def renamed_topics(topics: Sequence[str], names: Mapping[str, str]) -> list[str]
 
 
 def _rename_in_corrections(session: WriteSession, names: Mapping[str, str]) -> None:
-    """What people wrote is little: all of it is looked through."""
+    """What people wrote is little: all of it is looked through, and what has old names is locked and read again."""
     columns = (CorrectionRow.conversation_id, CorrectionRow.topics, CorrectionRow.model_clusters)
-    for conversation_id, topics, said in session.execute(select(*columns)).all():
+    old = [row[0] for row in session.execute(select(*columns)) if {*(row[1] or ()), *row[2]} & names.keys()]
+    if not old:
+        return
+    find_insights(session, old)
+    again = select(*columns).where(CorrectionRow.conversation_id.in_(old))
+    for conversation_id, topics, said in session.execute(again).all():
         now = {"topics": topics and renamed_topics(topics, names), "model_clusters": renamed_topics(said, names)}
         if now != {"topics": topics, "model_clusters": said}:
             where = CorrectionRow.conversation_id == conversation_id

@@ -201,6 +201,7 @@ def _still_held(session: WriteSession, claims: Sequence[Claim]) -> set[str]:
     statement = (
         select(Conversation.id, Conversation.lease_epoch)
         .where(Conversation.id.in_(epochs), Conversation.status == Status.PROCESSING)
+        .order_by(Conversation.id)
         .with_for_update()
     )
     return {row.id for row in session.execute(statement) if row.lease_epoch == epochs[row.id]}
@@ -243,7 +244,8 @@ def _replace_insights(session: WriteSession, outcomes: Sequence[Completed], *, n
     if not outcomes:
         return
     ids = [outcome.claim.conversation_id for outcome in outcomes]
-    corrections, stored = find_corrections(session, ids), find_insights(session, ids)
+    stored = find_insights(session, ids)  # locked before corrections are read: nobody corrects in between
+    corrections = find_corrections(session, ids)
     changes: list[Change] = []
     for outcome in outcomes:
         conversation_id, said = outcome.claim.conversation_id, _insight_row(outcome, now=now)

@@ -155,7 +155,7 @@ def _draw_reading(dice: random.Random, moment: datetime) -> Event:
 
 def _reread(session: WriteSession, conversation_id: str, said: Event) -> None:
     order = store.order_reanalysis(session, {}, matched=1, now=NOW)
-    step = Step(order, None, Position(said.timestamp, 1), [conversation_id])
+    step = Step(order, NOW, None, Position(said.timestamp, 1), [conversation_id])
     assert store.requeue(session, step, now=NOW) == 1
     [claim] = store.claim_batch(session, limit=10, now=NOW, lease=timedelta(minutes=1))
     assert store.save_outcomes(session, [Completed(claim, _analysis_of(said), "grok-4.3")], now=NOW) == []

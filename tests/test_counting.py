@@ -17,7 +17,7 @@ from queries.counting import Edge, Periods, count_insights, cut, single_topics
 from queries.insights import INSIGHT_COLUMNS
 from queries.paging import read_page
 from schemas import Sentiment
-from store.counting import Countable, count_in, count_out, day_of, hour_of
+from store.counting import Countable, change_counts, count_in, day_of, hour_of
 from tests.histories import (
     HISTORIES,
     NOW,
@@ -178,14 +178,14 @@ async def test_insights_of_one_hour_share_their_counters(database: Database) -> 
 
 async def test_counting_nothing_changes_nothing(database: Database) -> None:
     await database.write(lambda session: count_in(session, []))
-    await database.write(lambda session: count_out(session, []))
+    await database.write(change_counts)
 
     assert await database.write(counters) == {}
 
 
 async def test_what_is_counted_out_again_leaves_only_zeros(database: Database) -> None:
     await database.write(lambda session: count_in(session, some_of_one_hour(7)))
-    await database.write(lambda session: count_out(session, some_of_one_hour(7)))
+    await database.write(lambda session: change_counts(session, out=some_of_one_hour(7)))
 
     assert await database.write(counters) == {}
     assert await database.write(count) == 0

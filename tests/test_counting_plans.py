@@ -14,8 +14,8 @@ from database import WriteSession
 from parameters import InsightQuery, TopicsQuery, TrendsQuery
 from queries.counting import count_insights
 from schemas import Sentiment
-from store.counting import Countable, count_out
-from tests.test_query_plans import FIRST, connection, plans_of, scanned
+from store.counting import Countable, change_counts, count_in
+from tests.test_query_plans import FIRST, ROWS, connection, plans_of, scanned
 from topics import Topic
 
 __all__ = ["connection"]  # the fixture: 20,000 insights, and as many counters
@@ -116,10 +116,11 @@ def test_the_counters_read_are_those_of_key_and_time(
     assert timed
 
 
-def test_what_is_erased_is_taken_off_its_own_counters(connection: Connection) -> None:
-    erased = [Countable.of(timestamp=FIRST, score=0.5, confidence=0.9, topics=["topic 7", "other"])]
+def test_what_changes_is_found_in_its_own_counters(connection: Connection) -> None:
+    changed = [Countable.of(timestamp=FIRST, score=0.5, confidence=0.9, topics=["topic 7", "other"])]
 
-    [plan] = plans_of(connection, lambda session: count_out(session, erased)).values()
+    plans = plans_of(connection, lambda session: change_counts(session, into=changed))
+    [plan] = [plan for statement, plan in plans.items() if statement.startswith("UPDATE")]
 
     assert "pk_insight_counts" in plan
     assert scanned(plan) == [], plan
@@ -128,9 +129,20 @@ def test_what_is_erased_is_taken_off_its_own_counters(connection: Connection) ->
 def test_insights_with_an_old_topic_are_found_by_it_and_changed_one_by_one(connection: Connection) -> None:
     names = {"topic 7": "other", "other": "topic 9"}  # what is stored of this topic says `other` in the insight itself
 
-    plans = plans_of(connection, partial(store.rename_topics, names=names, limit=100))
+    stored = [
+        Countable.of(
+            timestamp=FIRST + timedelta(seconds=n), score=0.0 if n % 30 else -0.5, confidence=0.9, topics=["other"]
+        )
+        for n in range(7, ROWS, 500)
+    ]
+
+    def rename(session: WriteSession) -> None:
+        count_in(session, stored)
+        store.rename_topics(session, names=names, limit=100)
+
+    plans = plans_of(connection, rename)
 
     told = "\n\n".join(plans.values())
-    assert len(plans) == 5  # corrections, which, their counters, themselves, their topics
+    assert len(plans) == 5  # corrections, which, their topics, themselves, their counters
     assert [name for name in ("insight_topics_", "pk_insight_counts", "topics_insight_id") if name not in told] == []
     assert scanned(told) == [], told

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from database import Database, WriteSession
-from tests.harness import Json, running_app
+from tests.harness import ROOT, Json, running_app
 from tests.histories import Event, live
 from tests.test_batch_processor import until
 from tests.test_http_intake import assert_problem
@@ -158,3 +158,23 @@ async def test_a_topic_without_patterns_is_found_by_its_examples(tmp_path: Path)
         [insight] = (await ask(api, "/api/v1/insights"))["insights"]
 
     assert insight["grok_analysis"]["clusters"] == ["delivery_problems"]
+
+
+async def test_a_topic_that_the_offline_analyzer_relies_on_may_be_renamed(tmp_path: Path) -> None:
+    """It knows praise by heart: by whatever id it goes now."""
+    file = tmp_path / "topics.yaml"
+    text = (ROOT / "topics.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("- id: praise\n", "- id: kudos\n  formerly: [praise]\n"), encoding="utf-8")
+
+    async with running_app(tmp_path, topics_file=file) as client:
+        posted = await client.post("/api/v1/conversations", json={"text": "You are wonderful, you made my whole week!"})
+        path = f"/api/v1/conversations/{posted.json()['conversation_id']}"
+        await until(lambda: is_completed(client, path))
+        told = (await client.get(path)).json()["insight"]
+
+    assert told["clusters"] == ["kudos"]
+
+
+async def is_completed(client: httpx2.AsyncClient, path: str) -> bool:
+    status: str = (await client.get(path)).json()["status"]
+    return status == "completed"

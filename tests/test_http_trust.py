@@ -12,7 +12,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from database import Database
 from routes.exporting import COLUMNS, Files, neutral
+from routes.streams import PatientStream
 from tests.harness import ScriptedXai, running_app
 from tests.test_http_intake import BULK, ONE, assert_problem
 
@@ -195,6 +197,27 @@ async def test_more_files_at_once_than_there_are_places_are_refused(
 
     assert_problem(answer, 503, "overloaded")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_that_takes_nothing_loses_its_place(api: httpx2.AsyncClient) -> None:
+    async def rows() -> AsyncGenerator[bytes]:
+        yield b"row"
+
+    async def receive() -> Json:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(_message: Any) -> None:
+        await asyncio.Event().wait()
+
+    places = Files(Database.connect("sqlite:///unused.db"))
+    stream = PatientStream(rows(), places.place(), headers={}, patience_s=0.01)
+
+    async with asyncio.timeout(10):
+        await stream({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+
+    assert places.open_count == 0
 
 
 # Corrections

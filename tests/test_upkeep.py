@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
@@ -181,6 +182,36 @@ async def test_without_a_retention_everything_stays(database: Database, clock: H
     await make_upkeep(database, clock).forget_old()
 
     assert (await database.write(rows_left))["conversations"] == 1
+
+
+async def test_an_order_about_an_author_is_forgotten_with_them(database: Database, clock: HandClock) -> None:
+    await stored(database, clock, "late parcel")
+    await order(database, clock, author="ann")
+    kept = await order(database, clock, author="bob")
+
+    await make_upkeep(database, clock).erase_author("ann")
+
+    assert [one["reanalysis_id"] for one in await database.read(queries.list_reanalyses)] == [kept]
+
+
+def is_written(folder: Path, words: bytes) -> bool:
+    return any(words in path.read_bytes() for path in folder.iterdir())
+
+
+async def test_the_words_of_what_was_erased_leave_the_file(sqlite_url: str, tmp_path: Path, clock: HandClock) -> None:
+    database = Database.connect(sqlite_url)
+    await database.open()
+    for number in range(40):  # the index is in many parts
+        await stored(database, clock, f"parcel {number} quokkacanary{number}")
+    ids = await stored(database, clock, "zanzibarcanary is late")
+    upkeep = make_upkeep(database, clock)
+
+    await upkeep.erase(ids)
+    await upkeep.merge_words()
+    await database.close()
+
+    assert not is_written(tmp_path, b"zanzibarcanary")
+    assert is_written(tmp_path, b"quokkacanary7")
 
 
 # Reading again

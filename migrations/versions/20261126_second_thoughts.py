@@ -62,6 +62,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(
+        "UPDATE conversations SET status = 'completed', due_at = NULL, reread_at = NULL WHERE reread_at IS NOT NULL"
+    )
     op.drop_table("reanalyses")
     op.drop_table("corrections")
     op.execute("ALTER TABLE insights DROP COLUMN corrected_at")
