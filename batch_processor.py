@@ -21,6 +21,7 @@ from queue_lock import QueueLock
 from reader import Canary, Question, Reader
 from schemas import Tally
 from store import Claim, Completed, Failed, Outcome, Released, Skipped
+from survival import survive
 from telemetry import Metrics, get_logger
 
 log = get_logger()
@@ -94,7 +95,7 @@ class BatchProcessor:
         ]
         try:
             while not self._stopping.is_set():
-                if not await self._survive(self._take_turn, "processor_failed"):
+                if not await survive(self._take_turn, "processor_failed"):
                     await self._pause(_AFTER_ERROR_S)
         finally:
             for helper in helpers:
@@ -160,21 +161,9 @@ class BatchProcessor:
         self.ticked_at = self._now()  # a turn that fails is no progress
         await self._rest(rest_s)
 
-    async def _survive(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> bool:
-        """Whether `work` ended well; whatever it raises is logged, and the loop that called goes on."""
-        try:
-            await work()
-        except (Overloaded, StorageFull) as error:
-            log.warning(name, error=error.code)
-            return False
-        except Exception:
-            log.exception(name)
-            return False
-        return True
-
     async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]], *, every_s: float) -> None:
         while True:
-            await self._survive(work, "upkeep_failed")
+            await survive(work, "upkeep_failed")
             await asyncio.sleep(every_s)
 
     def _until_next_due(self) -> float:

@@ -17,12 +17,11 @@ from typing import Any, cast
 import orjson
 from pydantic import ValidationError
 
-from schemas import MAX_TOPIC_CHARS, MAX_UNLISTED_TOPICS, Analysis
+from schemas import MAX_TOPIC_CHARS, MAX_UNLISTED_TOPICS, MOST_TOPICS, Analysis
+from topics import FALLBACK
 
-FALLBACK_TOPIC = "other"
 _SCHEMA_NAME = "insights_v1"
 _MAX_WORDS_CHARS = 400  # of reasoning and summary each, as stored
-_MOST_TOPICS = 3
 _MOST_LABELS = 8  # that are looked at: the schema asks for at most three, and comparing takes time
 _MOST_LABEL_CHARS = 256  # that are looked at
 _LEAST_LIKENESS = 0.85  # "acount_access" is account_access; "delivery" is not delivery_problems
@@ -132,9 +131,9 @@ class Prompt:
         What is not ours is `other`, and `other` stands alone.
         """
         folded = {label: self._near(label) for label in labels}
-        named = [topic for topic in dict.fromkeys(folded.values()) if topic is not None and topic != FALLBACK_TOPIC]
+        named = [topic for topic in dict.fromkeys(folded.values()) if topic is not None and topic != FALLBACK]
         unlisted = dict.fromkeys(_clean_label(label) for label, topic in folded.items() if topic is None)
-        topics = named[:_MOST_TOPICS] or [FALLBACK_TOPIC for _ in labels[:1]]
+        topics = named[:MOST_TOPICS] or [FALLBACK for _ in labels[:1]]
         return tuple(topics), tuple(filter(None, unlisted))[:MAX_UNLISTED_TOPICS]
 
     def _near(self, label: str) -> str | None:

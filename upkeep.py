@@ -5,7 +5,7 @@ on. Reading again waits behind new conversations: an order feeds the queue only 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,9 +13,10 @@ from functools import partial
 import queries
 import store
 from database import Database, WriteSession
-from errors import Conflict, Overloaded, StorageFull
+from errors import Conflict
 from parameters import ReanalysisQuery
 from store import Erased, Step
+from survival import survive
 from telemetry import get_logger
 
 log = get_logger()
@@ -58,11 +59,11 @@ class Upkeep:
         tidied_at: datetime | None = None
         while True:
             if tidied_at is None or (self._now() - tidied_at).total_seconds() >= _TIDY_EVERY_S:
-                forgot = await self._survive(self.forget_old, "retention_failed")
-                renamed = await self._survive(self.rename_topics, "renaming_failed")
+                forgot = await survive(self.forget_old, "retention_failed")
+                renamed = await survive(self.rename_topics, "renaming_failed")
                 tidied_at = self._now() if forgot and renamed else None
-            await self._survive(self.merge_words, "merging_failed")
-            await self._survive(self.read_again, "reanalysis_failed")
+            await survive(self.merge_words, "merging_failed")
+            await survive(self.read_again, "reanalysis_failed")
             self._ordered.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ordered.wait(), _LOOK_EVERY_S)
@@ -148,15 +149,3 @@ class Upkeep:
             total = total.and_also(erased)
             self._forget_words()
         return total
-
-    async def _survive(self, work: Callable[[], Awaitable[None]], name: str) -> bool:
-        """Whether it ended well; what it raises is logged, and the loop goes on."""
-        try:
-            await work()
-        except (Overloaded, StorageFull) as error:
-            log.warning(name, error=error.code)
-            return False
-        except Exception:
-            log.exception(name)
-            return False
-        return True

@@ -32,7 +32,7 @@ from schemas import MOST_TOPICS, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
-_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 _FAR = 2**40  # hours: long before the year 1, long after 9999
 
@@ -60,7 +60,7 @@ class Edge:
 
     @property
     def parameters(self) -> dict[str, datetime]:
-        return {"start": self.start, "last": _LAST_MOMENT if self.end is None else self.end - _TICK}
+        return {"start": self.start, "last": LAST_MOMENT if self.end is None else self.end - _TICK}
 
 
 def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -> tuple[list[Periods], list[Edge]]:
@@ -71,7 +71,7 @@ def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -
     length = _LENGTHS[span]
     first = None if start is None else -((EPOCH - start) // length)  # rounded up
     after = None if end is None else (end - EPOCH) // length
-    last = (_LAST_MOMENT - EPOCH) // length if after is None else after - 1
+    last = (LAST_MOMENT - EPOCH) // length if after is None else after - 1
     if first is not None and first > last:
         return cut(start, end, spans=shorter)
     periods = [Periods(span, first, after)]
@@ -174,7 +174,7 @@ def _count_periods(
     values = {
         **period.parameters,
         "topics": keys,
-        "sentiments": _sentiments(wanted),
+        "sentiments": sentiments_of(wanted),
         "confidences": _confidences(wanted.min_confidence),
     }
     for key, count in session.execute(_PERIODS, values):
@@ -195,7 +195,7 @@ def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
     topics = list(set(wanted.topic))
     values = {
         **edge.parameters,
-        "sentiments": _sentiments(wanted),
+        "sentiments": sentiments_of(wanted),
         "min_confidence": wanted.min_confidence or 0.0,
         **({"topics": topics} if topics else {}),
     }
@@ -224,5 +224,5 @@ def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int
     return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0
 
 
-def _sentiments(wanted: InsightFilter) -> list[Sentiment]:
+def sentiments_of(wanted: InsightFilter) -> list[Sentiment]:
     return [wanted.sentiment] if wanted.sentiment else list(Sentiment)

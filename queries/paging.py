@@ -20,15 +20,14 @@ from database import ReadSession
 from models import InsightRow, InsightTopic
 from parameters import InsightFilter, Position
 from queries.columns import ALL, OF_TOPIC, Rows
-from queries.counting import count_insights, estimate
+from queries.counting import LAST_MOMENT, count_insights, estimate, sentiments_of
 from queries.searching import holds_words, matching_ids
-from schemas import Sentiment
 
 Columns = tuple[InstrumentedAttribute[Any], ...]
 Page = Select[*tuple[Any, ...]]
 Way = Literal["walk", "leap"]
 _SHORT_WALK = 3_000  # rows, about half a millisecond
-_FIRST_MOMENT, _LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _MOST_ID = 2**63 - 1
 
 
@@ -54,7 +53,7 @@ def read_page(
     values |= {f"topic_{number}": topic for number, topic in enumerate(topics)}
     values |= {
         "start": wanted.start_time or _FIRST_MOMENT,
-        "sentiments": [wanted.sentiment] if wanted.sentiment else list(Sentiment),
+        "sentiments": sentiments_of(wanted),
         "min_confidence": wanted.min_confidence or 0.0,
     }
     ways = ways or _ways(session, wanted, topics, limit=limit)
@@ -64,7 +63,7 @@ def read_page(
 
 def _until(end: datetime | None, after: Position | None) -> Position:
     """The earlier of where the time ends and where the page before ended: SQLite seeks by one bound only."""
-    end_position = Position(_LAST_MOMENT, _MOST_ID) if end is None else Position(end, -1)
+    end_position = Position(LAST_MOMENT, _MOST_ID) if end is None else Position(end, -1)
     return end_position if after is None or after.timestamp >= end_position.timestamp else after
 
 

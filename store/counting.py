@@ -12,7 +12,7 @@ from itertools import combinations
 
 from database import WriteSession
 from models import ALL_TOPICS, ANY_CONFIDENCE, CONFIDENCE_UNITS, EPOCH, SCORE_UNITS, InsightCount, tenth_key
-from schemas import Sentiment
+from schemas import MOST_TOPICS, Sentiment
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _TABLE = InsightCount.__tablename__
@@ -108,7 +108,9 @@ def _keys(insight: Countable) -> Iterator[Key]:
     topics = [ALL_TOPICS, *insight.topics]
     for topic in topics:
         yield "hour", topic, sentiment, ANY_CONFIDENCE, hour
-    topics += ["+".join(together) for size in (2, 3) for together in combinations(insight.topics, size)]
+    topics += [
+        "+".join(together) for size in range(2, MOST_TOPICS + 1) for together in combinations(insight.topics, size)
+    ]
     for topic in topics:
         yield "day", topic, sentiment, ANY_CONFIDENCE, day
         yield "day", topic, sentiment, tenth_key(insight.confidence), day

@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "prompts",
             "queue_lock",
             "rate_limiter",
+            "survival",
             "xai",
         }
     ),
