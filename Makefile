@@ -15,7 +15,7 @@ DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
 .PHONY: help install install-dev run dev demo test test-cov lint format types check api-docs bench bench-grok bench-queries \
-	evaluate load-test fake-xai docker-build docker-run db-init lock requirements-check clean
+	evaluate load-test fake-xai soak docker-build docker-run db-init lock requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ demo: .venv/.runtime ## See it work: load a sample, print insights (CSV=path for
 
 test: .venv/.development ## Run the tests (ARGS="-m unit" for some)
 	@$(PY) -m pytest $(ARGS)
+
+soak: .venv/.development ## Play every fault in full and write .soak/report.md (hours; ARGS="-k kill" for some)
+	@SOAK=1 $(PY) -m pytest tests/faults $(ARGS)
 
 test-cov: .venv/.development ## Run the tests and say which lines they did not reach
 	@$(PY) -m pytest --cov=. --cov-report=term-missing:skip-covered --cov-report=xml $(ARGS)
@@ -107,8 +110,8 @@ requirements-check: .venv/.uv ## Fail when the locks do not fit pyproject.toml
 		END { exit wrong }' requirements-dev.txt requirements.txt >&2
 	@echo "The locks fit pyproject.toml."
 
-clean: ## Remove .venv, caches and what demo and bench-queries made; databases and .env stay
-	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml
+clean: ## Remove .venv, caches and what demo, soak and bench-queries made; databases and .env stay
+	rm -rf .venv .demo .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps in .venv: each is made again when the file that it was made from is newer.

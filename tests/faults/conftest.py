@@ -1,0 +1,43 @@
+"""The figures of every fault's test, and the table of them at the end of a run."""
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from tests.faults.figures import FULL, REPORT, Figures, keep_report, write_table
+
+_RUN: list[Figures] = []
+_FIGURES = pytest.StashKey[Figures]()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Of a test marked `@pytest.mark.fault(number)`: how often to do it, and what was seen."""
+    mark = request.node.get_closest_marker("fault")
+    assert mark is not None, "a test of a fault names its number: @pytest.mark.fault(1)"
+    words = request.node.name.removeprefix("test_").replace("_", " ")
+    made = request.node.stash[_FIGURES] = Figures(number=mark.args[0], fault=words)
+    _RUN.append(made)
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if (figures := item.stash.get(_FIGURES, None)) is not None and call.when == "call":
+        figures.seconds, figures.passed = call.duration, report.passed
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _RUN:
+        return
+    terminalreporter.section("faults, full figures" if FULL else "faults, short forms (`make soak` for the full ones)")
+    for line in write_table(_RUN):
+        terminalreporter.write_line(line)
+    if FULL:
+        keep_report(_RUN)
+        terminalreporter.write_line(f"\nkept in {REPORT}")
