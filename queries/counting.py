@@ -2,13 +2,15 @@
 
     start ---raw--- hour ---hours--- midnight ---days--- midnight ---hours--- hour ---raw--- end
 
-Counters by confidence, and of topics together, are kept by day only: their edges are up to a day long.
+A period of which the range holds more than half is taken whole, and what is outside is taken off again. Counters by
+confidence, and of topics together, are kept by day only: their edges are up to half a day long each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -28,10 +30,13 @@ from models import (
 )
 from parameters import InsightFilter
 from queries.columns import ALL, OF_TOPIC
+from queries.hot import Hot, listed, one_of
 from schemas import MOST_TOPICS, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
+SPANS = ("day", "hour")  # what is counted under every topic, whatever its confidence
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 _FAR = 2**40  # hours: long before the year 1, long after 9999
@@ -39,11 +44,12 @@ _FAR = 2**40  # hours: long before the year 1, long after 9999
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """Whole hours or days, from `first` until before `after`, counted since 1970; None is open."""
+    """Whole hours or days since 1970, `first` until before `after`; None is open. `sign` -1: to be taken off."""
 
     span: str
     first: int | None
     after: int | None
+    sign: int = 1
 
     @property
     def parameters(self) -> dict[str, str | int]:
@@ -53,48 +59,61 @@ class Periods:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What is left between a moment and the next whole period; `start` inclusive, `end` exclusive, None is open."""
+    """What is between a moment and a whole period; `start` inclusive, `end` exclusive, None is open."""
 
     start: datetime
     end: datetime | None
+    sign: int = 1
 
     @property
     def parameters(self) -> dict[str, datetime]:
         return {"start": self.start, "last": LAST_MOMENT if self.end is None else self.end - _TICK}
 
 
-def cut(start: datetime | None, end: datetime | None, *, spans: Sequence[str]) -> tuple[list[Periods], list[Edge]]:
-    """A range of time as whole periods of these spans (longest first) and the edges that no period fills."""
+def cut(
+    start: datetime | None, end: datetime | None, *, spans: Sequence[str], sign: int = 1
+) -> tuple[list[Periods], list[Edge]]:
+    """A range of time as whole periods of these spans (longest first), and the edges that no period fills.
+
+    Added up with their signs they are the range. All edges are at most as long as the shortest span.
+    """
+    if start is not None and end is not None and start >= end:
+        return [], []
     if not spans:
-        return [], [Edge(start, end)] if start is not None and (end is None or start < end) else []
+        return [], [] if start is None else [Edge(start, end, sign)]
     span, *shorter = spans
     length = _LENGTHS[span]
-    first = None if start is None else -((EPOCH - start) // length)  # rounded up
-    after = None if end is None else (end - EPOCH) // length
-    last = (LAST_MOMENT - EPOCH) // length if after is None else after - 1
-    if first is not None and first > last:
-        return cut(start, end, spans=shorter)
-    periods = [Periods(span, first, after)]
-    edges: list[Edge] = []
-    for edge_start, edge_end in (
-        (start, None if first is None else EPOCH + first * length),
-        (None if after is None else EPOCH + after * length, end),
-    ):
-        if edge_start is not None and edge_end is not None and edge_start < edge_end:
-            more_periods, more_edges = cut(edge_start, edge_end, spans=shorter)
+    first, after = _nearest(start, length), _nearest(end, length)
+    if first is not None and after is not None and first >= after:
+        return cut(start, end, spans=shorter, sign=sign)
+    periods, edges = [Periods(span, first, after, sign)], list[Edge]()
+    for moment, period, side in ((start, first, sign), (end, after, -sign)):
+        if moment is not None and period is not None:
+            boundary = EPOCH + period * length
+            inside = side if moment < boundary else -side
+            more_periods, more_edges = cut(*sorted([moment, boundary]), spans=shorter, sign=inside)
             periods += more_periods
             edges += more_edges
     return periods, edges
+
+
+def _nearest(moment: datetime | None, length: timedelta) -> int | None:
+    """The period that begins nearest to a moment, and within the years 1 to 9999."""
+    if moment is None:
+        return None
+    period, past = divmod(moment - EPOCH, length)
+    late = past * 2 > length and moment <= LAST_MOMENT - length
+    return period + 1 if late or moment - FIRST_MOMENT < past else period
 
 
 def count_insights(session: ReadSession, wanted: InsightFilter) -> int:
     """How many insights a filter matches that names no author and no words."""
     topics = frozenset(wanted.topic)
     daily = wanted.min_confidence is not None or len(topics) > 1
-    periods, edges = cut(wanted.start_time, wanted.end_time, spans=("day",) if daily else ("day", "hour"))
+    periods, edges = cut(wanted.start_time, wanted.end_time, spans=("day",) if daily else SPANS)
     weights = _weights(topics)
-    return sum(_count_edge(session, wanted, edge) for edge in edges) + sum(
-        weights[key] * count
+    return sum(edge.sign * _count_edge(session, wanted, edge) for edge in edges) + sum(
+        period.sign * weights[key] * count
         for period in periods
         for key, count in _count_periods(session, wanted, period, keys=list(weights))
     )
@@ -106,8 +125,10 @@ def estimate(session: ReadSession, wanted: InsightFilter, *, topics: Sequence[st
     keys = keys or {None: ALL_TOPICS}
     first = None if wanted.start_time is None else (wanted.start_time - EPOCH) // _LENGTHS["day"]
     after = None if wanted.end_time is None else -((EPOCH - wanted.end_time) // _LENGTHS["day"])
-    counts = dict(_count_periods(session, wanted, Periods("day", first, after), keys=list(set(keys.values()))))
-    return {topic: counts.get(key, 0) for topic, key in keys.items()}
+    counts = Counter[str]()
+    for key, count in _count_periods(session, wanted, Periods("day", first, after), keys=list(set(keys.values()))):
+        counts[key] += count
+    return {topic: counts[key] for topic, key in keys.items()}
 
 
 def count_alone(session: ReadSession, topic: str, *, start: datetime | None, end: datetime | None) -> int:
@@ -116,8 +137,8 @@ def count_alone(session: ReadSession, topic: str, *, start: datetime | None, end
     others = [other for other in single_topics(session) if other != topic]
     together = ((topic, *beside) for size in range(MOST_TOPICS) for beside in combinations(others, size))
     weights = {"+".join(sorted(topics)): 1 if len(topics) % 2 else -1 for topics in together}
-    return sum(_count_alone_in_edge(session, edge, topic=topic) for edge in edges) + sum(
-        weights[key] * count
+    return sum(edge.sign * _count_alone_in_edge(session, edge, topic=topic) for edge in edges) + sum(
+        period.sign * weights[key] * count
         for period in periods
         for key, count in _count_periods(session, InsightFilter(), period, keys=list(weights))
     )
@@ -147,73 +168,86 @@ def _leaping_through_topics() -> Select[Any]:
     return select(keys.c.topic)
 
 
-_KEYS = _leaping_through_topics()
+_KEYS = Hot(_leaping_through_topics())
 
 
 def single_topics(session: ReadSession) -> list[str]:
     """Every topic that any insight has ever had; what is found together is counted by day only."""
-    return [key for key in session.scalars(_KEYS, {"span": "hour"}) if key not in {None, ALL_TOPICS}]
+    return [key for (key,) in _KEYS.rows(session, {"span": "hour"}) if key not in {None, ALL_TOPICS}]
 
 
-_PERIODS = (
-    select(InsightCount.topic, func.sum(InsightCount.count))
-    .where(
-        InsightCount.span == bindparam("span"),
-        InsightCount.topic.in_(bindparam("topics", expanding=True)),
-        InsightCount.sentiment.in_(bindparam("sentiments", expanding=True)),
-        InsightCount.confidence.in_(bindparam("confidences", expanding=True)),
-        InsightCount.period.between(bindparam("first"), bindparam("last")),
+@lru_cache(maxsize=512)
+def _periods_statement(topics: int, sentiments: int, confidences: int) -> Hot:
+    return Hot(
+        select(InsightCount.topic, InsightCount.confidence, func.sum(InsightCount.count))
+        .where(
+            InsightCount.span == bindparam("span"),
+            one_of(InsightCount.topic, "topic", topics),
+            one_of(InsightCount.sentiment, "sentiment", sentiments),
+            one_of(InsightCount.confidence, "confidence", confidences),
+            InsightCount.period.between(bindparam("first"), bindparam("last")),
+        )
+        # in the order of the key: what is grouped otherwise is sorted first
+        .group_by(InsightCount.topic, InsightCount.sentiment, InsightCount.confidence)
     )
-    .group_by(InsightCount.topic)
-)
 
 
 def _count_periods(
     session: ReadSession, wanted: InsightFilter, period: Periods, *, keys: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
+    signs, sentiments = _confidences(wanted.min_confidence), sentiments_of(wanted)
     values = {
         **period.parameters,
-        "topics": keys,
-        "sentiments": sentiments_of(wanted),
-        "confidences": _confidences(wanted.min_confidence),
+        **listed("topic", keys),
+        **listed("sentiment", sentiments),
+        **listed("confidence", list(signs)),
     }
-    for key, count in session.execute(_PERIODS, values):
-        yield key, int(count)
+    for key, confidence, count in _periods_statement(len(keys), len(sentiments), len(signs)).rows(session, values):
+        yield key, signs[confidence] * int(count)
 
 
-def _confidences(least: float | None) -> list[int]:
-    """The counters to add up, each named: a range would read every period of them all."""
+@lru_cache(maxsize=1_000)  # clients choose them
+def _confidences(least: float | None) -> Mapping[int, int]:
+    """The counters to add up (1) and to take off (-1), each named: a range would read every period of them all.
+
+    What is below `least` may be fewer of them than what is not; and so may what is below it within its tenth.
+    """
     if least is None:
-        return [ANY_CONFIDENCE]
+        return {ANY_CONFIDENCE: 1}
     first = next(one for one in range(CONFIDENCE_UNITS + 1) if one / CONFIDENCE_UNITS >= least)
-    full_tenth = -(-first // TENTH)
-    below = range(first, min(full_tenth * TENTH, CONFIDENCE_UNITS + 1))
-    return [*below, *(tenth_key(tenth * TENTH) for tenth in range(full_tenth, CONFIDENCE_UNITS // TENTH + 1))]
+    begun = first - first % TENTH
+    last_of_tenth = min(begun + TENTH, CONFIDENCE_UNITS + 1)
+    above = {tenth_key(tenth): 1 for tenth in range(begun + TENTH, CONFIDENCE_UNITS + 1, TENTH)}
+    below = {tenth_key(tenth): -1 for tenth in range(0, begun, TENTH)}
+    within = dict.fromkeys(range(first, last_of_tenth), 1)
+    without = dict.fromkeys(range(begun, first), -1)
+    added = above | min(within, {tenth_key(begun): 1} | without, key=len)
+    taken_off = {ANY_CONFIDENCE: 1} | below | min(without, {tenth_key(begun): -1} | within, key=len)
+    return min(added, taken_off, key=len)
 
 
 def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
-    topics = list(set(wanted.topic))
+    topics, sentiments = list(set(wanted.topic)), sentiments_of(wanted)
     values = {
         **edge.parameters,
-        "sentiments": sentiments_of(wanted),
+        **listed("sentiment", sentiments),
+        **listed("topic", topics),
         "min_confidence": wanted.min_confidence or 0.0,
-        **({"topics": topics} if topics else {}),
     }
-    return session.scalar(_edge_statement(session.dialect.name, min(len(topics), 2)), values) or 0
+    [(count,)] = _edge_statement(session.dialect.name, len(topics), len(sentiments)).rows(session, values)
+    return int(count)
 
 
-@cache
-def _edge_statement(dialect: str, topics: int) -> Select[int]:
-    """Row by row along the time; 0 topics, 1, or 2 for several, of which an insight may have more than one."""
+@lru_cache(maxsize=512)
+def _edge_statement(dialect: str, topics: int, sentiments: int) -> Hot:
+    """Row by row along the time; of several topics an insight may have more than one."""
     rows = (OF_TOPIC if topics else ALL).walked(dialect)
     statement = select(func.count(rows.id.distinct()) if topics > 1 else func.count()).where(
         rows.timestamp.between(bindparam("start"), bindparam("last")),
-        rows.sentiment.in_(bindparam("sentiments", expanding=True)),
+        one_of(rows.sentiment, "sentiment", sentiments),
         rows.confidence >= bindparam("min_confidence"),
     )
-    if topics:
-        return statement.where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
-    return statement
+    return Hot(statement.where(one_of(InsightTopic.topic, "topic", topics)) if topics else statement)
 
 
 def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:
@@ -224,5 +258,5 @@ def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int
     return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0
 
 
-def sentiments_of(wanted: InsightFilter) -> list[Sentiment]:
-    return [wanted.sentiment] if wanted.sentiment else list(Sentiment)
+def sentiments_of(wanted: InsightFilter) -> list[str]:
+    return [str(sentiment) for sentiment in ([wanted.sentiment] if wanted.sentiment else Sentiment)]

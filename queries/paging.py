@@ -9,7 +9,7 @@ insights there are.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,14 +20,13 @@ from database import ReadSession
 from models import InsightRow, InsightTopic
 from parameters import InsightFilter, Position
 from queries.columns import ALL, OF_TOPIC, Rows
-from queries.counting import LAST_MOMENT, count_insights, estimate, sentiments_of
+from queries.counting import FIRST_MOMENT, LAST_MOMENT, count_insights, estimate, sentiments_of
 from queries.searching import holds_words, matching_ids
 
 Columns = tuple[InstrumentedAttribute[Any], ...]
 Page = Select[*tuple[Any, ...]]
 Way = Literal["walk", "leap"]
 _SHORT_WALK = 3_000  # rows, about half a millisecond
-_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _MOST_ID = 2**63 - 1
 
 
@@ -49,14 +48,16 @@ def read_page(
     if wanted.q is not None or wanted.author is not None:
         found = _newest(select(ALL.timestamp, ALL.id).where(*matches(session, wanted), _past(ALL)), ALL)
         return session.execute(_with_columns(columns, found.subquery()), values).all()
-    topics = sorted(set(wanted.topic))
-    values |= {f"topic_{number}": topic for number, topic in enumerate(topics)}
+    topics: Sequence[str] = sorted(set(wanted.topic))
     values |= {
-        "start": wanted.start_time or _FIRST_MOMENT,
+        "start": wanted.start_time or FIRST_MOMENT,
         "sentiments": sentiments_of(wanted),
         "min_confidence": wanted.min_confidence or 0.0,
     }
     ways = ways or _ways(session, wanted, topics, limit=limit)
+    if topics:  # in one order of ways: fewer statements to build
+        ways, topics = zip(*sorted(zip(ways, topics, strict=True)), strict=True)
+        values |= {f"topic_{number}": topic for number, topic in enumerate(topics)}
     statement = _page_statement(session.dialect.name, columns, OF_TOPIC if topics else ALL, ways=ways)
     return session.execute(statement, values).all()
 

@@ -8,18 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    CompoundSelect,
     Integer,
+    Text,
     bindparam,
     cast,
     func,
-    literal,
     literal_column,
     select,
     union_all,
@@ -40,11 +38,11 @@ from models import (
 from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
-from queries.counting import cut, single_topics, topic_key
+from queries.counting import SPANS, Edge, cut, single_topics, topic_key
+from queries.hot import Hot, listed, one_of
 from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
-_SENTIMENTS = tuple(Sentiment)
 _COUNTED = (
     func.sum(InsightCount.count),
     func.sum(InsightCount.score_sum),
@@ -52,20 +50,30 @@ _COUNTED = (
 )
 _FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
     func.count(),
-    func.sum(cast(func.round(InsightRow.sentiment_score * SCORE_UNITS), BigInteger)),
-    func.sum(cast(func.round(InsightRow.confidence * CONFIDENCE_UNITS), BigInteger)),
+    func.sum(cast(func.round(InsightRow.sentiment_score * literal_column(f"{SCORE_UNITS}", Integer)), BigInteger)),
+    func.sum(cast(func.round(InsightRow.confidence * literal_column(f"{CONFIDENCE_UNITS}", Integer)), BigInteger)),
 )
 
 
+_ANY_SENTIMENT = InsightCount.sentiment.in_([literal_column(f"'{sentiment}'") for sentiment in Sentiment])
 _SINCE = InsightCount.period - bindparam("first")
 _BUCKET = (_SINCE // bindparam("stride")).label("bucket")
-_BY_BUCKET = (
+_OF_TOPIC_AND_SPAN = (
+    InsightCount.topic == bindparam("topic"),
+    InsightCount.span == bindparam("span"),
+    _ANY_SENTIMENT,
+    InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger),
+    InsightCount.period.between(bindparam("first"), bindparam("last")),
+)
+_BY_BUCKET = Hot(
     select(_BUCKET, InsightCount.sentiment, *_COUNTED)
-    .where(InsightCount.topic == bindparam("topic"), InsightCount.span == bindparam("span"))
-    .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
-    .where(InsightCount.period.between(bindparam("first"), bindparam("last")))
-    .where(_SINCE % bindparam("stride") < bindparam("inside"))
+    .where(*_OF_TOPIC_AND_SPAN, _SINCE % bindparam("stride") < bindparam("inside"))
     .group_by(_BUCKET, InsightCount.sentiment)
+)
+_BY_PERIOD = Hot(  # where each bucket is one period: nothing is to be grouped
+    select(
+        _SINCE, InsightCount.sentiment, InsightCount.count, InsightCount.score_sum, InsightCount.confidence_sum
+    ).where(*_OF_TOPIC_AND_SPAN)
 )
 _MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
@@ -94,7 +102,13 @@ class Sums:
         )
 
     def add(self, sentiment: str, *, count: int, score: int, confidence: int) -> None:
-        setattr(self, sentiment, getattr(self, sentiment) + int(count))
+        """Numbers of the driver's: PostgreSQL adds whole numbers up to decimals."""
+        if sentiment == "negative":
+            self.negative += int(count)
+        elif sentiment == "neutral":
+            self.neutral += int(count)
+        else:
+            self.positive += int(count)
         self.score += int(score)
         self.confidence += int(confidence)
 
@@ -185,14 +199,15 @@ def _totals(now: Sums, before: Sums) -> Totals:
 
 
 def feelings_of(sums: Sums) -> Feelings:
+    count = sums.count
     return {
-        "count": sums.count,
+        "count": count,
         "positive": sums.positive,
         "neutral": sums.neutral,
         "negative": sums.negative,
-        "negative_share": _share(sums),
-        "mean_sentiment": _mean(sums.score, sums, SCORE_UNITS),
-        "mean_confidence": _mean(sums.confidence, sums, CONFIDENCE_UNITS),
+        "negative_share": round(sums.negative / count, 4) if count else None,
+        "mean_sentiment": round(sums.score / SCORE_UNITS / count, 4) if count else None,
+        "mean_confidence": round(sums.confidence / CONFIDENCE_UNITS / count, 4) if count else None,
     }
 
 
@@ -220,9 +235,9 @@ def _sum_ranges(
     periods: list[_Slot] = []
     edges: list[_Slot] = []
     for place, (start, end) in zip(sums, ranges, strict=True):
-        found = cut(start, end, spans=("day", "hour"))
-        periods += [(place, period.parameters) for period in found[0]]
-        edges += [(place, edge.parameters) for edge in found[1]]
+        found = cut(start, end, spans=SPANS)
+        periods += [(place, period.sign, period.parameters) for period in found[0]]
+        edges += [(place, edge.sign, edge.parameters) for edge in found[1]]
     topics = single_topics(session)
     _add(session, periods, _periods_statement, topics=[ALL_TOPICS, *topics])
     _add(session, edges, _edges_statement)
@@ -234,12 +249,14 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
     sums: list[_ByTopic] = [defaultdict(Sums) for _ in bounds[1:]]
     for run in _runs(bounds):
-        for offset, sentiment, count, score, confidence in session.execute(_BY_BUCKET, run.parameters(topic)).all():
+        values = run.parameters(topic)
+        statement = _BY_PERIOD if values["stride"] == 1 else _BY_BUCKET
+        for offset, sentiment, count, score, confidence in statement.rows(session, values):
             sums[run.index + int(offset)][topic].add(sentiment, count=count, score=score, confidence=confidence)
     edges: list[_Slot] = []
     for place, (start, end) in zip(sums, pairwise(bounds), strict=True):
         if not (_is_full(start) and _is_full(end)):
-            edges += [(place, edge.parameters) for edge in cut(start, end, spans=("hour",))[1]]
+            edges += [(place, 1, edge.parameters) for edge in _outside_of_whole_hours(start, end)]
     if topic == ALL_TOPICS:
         _add(session, edges, _edges_statement)
     else:
@@ -247,68 +264,88 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
     return [part[topic] for part in sums]
 
 
+def _outside_of_whole_hours(start: datetime, end: datetime) -> Iterator[Edge]:
+    first, after = EPOCH - (EPOCH - start) // _HOUR * _HOUR, EPOCH + (end - EPOCH) // _HOUR * _HOUR
+    if first > after:
+        yield Edge(start, end)
+        return
+    if start < first:
+        yield Edge(start, first)
+    if after < end:
+        yield Edge(after, end)
+
+
 def _is_full(moment: datetime) -> bool:
     return moment.minute == moment.second == moment.microsecond == 0
 
 
 _ByTopic = defaultdict[str, Sums]
-_Slot = tuple[_ByTopic, Mapping[str, object]]  # where sums go, and which counters or rows they are of
-_Statement = CompoundSelect[*tuple[Any, ...]]
+_Slot = tuple[_ByTopic, int, Mapping[str, object]]  # where sums go, their sign, and which counters or rows they are of
 
 
 def _add(
-    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[int], _Statement], **shared: object
+    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[int, int], Hot], *, topics: Sequence[str] = ()
 ) -> None:
     """Some slots at a time, for each statement costs more than what it reads."""
     for first in range(0, len(slots), _MOST_SLOTS):
         some = slots[first : first + _MOST_SLOTS]
-        values = {f"{name}_{slot}": value for slot, (_, given) in enumerate(some) for name, value in given.items()}
-        for slot, topic, sentiment, *sums in session.execute(statement(len(some)), {**values, **shared}).all():
-            place: _ByTopic = some[int(slot)][0]
-            count, score, confidence = sums
-            place[str(topic)].add(sentiment, count=count, score=score, confidence=confidence)
+        values = {f"{name}_{slot}": value for slot, (_, _, given) in enumerate(some) for name, value in given.items()}
+        found = statement(len(some), len(topics)).rows(session, values | listed("topic", topics))
+        for slot, topic, sentiment, count, score, confidence in found:
+            place, sign, _ = some[int(slot)]
+            place[topic].add(sentiment, count=sign * count, score=sign * score, confidence=sign * confidence)
 
 
-@cache
-def _periods_statement(slots: int) -> _Statement:
-    return union_all(
-        *(
-            select(literal_column(f"{slot}", Integer), InsightCount.topic, InsightCount.sentiment, *_COUNTED)
-            .where(InsightCount.span == bindparam(f"span_{slot}"))
-            .where(InsightCount.topic.in_(bindparam("topics", expanding=True)))
-            .where(InsightCount.sentiment.in_(_SENTIMENTS), InsightCount.confidence == ANY_CONFIDENCE)
-            .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
-            .group_by(InsightCount.topic, InsightCount.sentiment)
-            for slot in range(slots)
+@lru_cache(maxsize=256)  # topics come and go
+def _periods_statement(slots: int, topics: int) -> Hot:
+    return Hot(
+        union_all(
+            *(
+                select(literal_column(f"{slot}", Integer), InsightCount.topic, InsightCount.sentiment, *_COUNTED)
+                .where(InsightCount.span == bindparam(f"span_{slot}"), one_of(InsightCount.topic, "topic", topics))
+                .where(_ANY_SENTIMENT, InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger))
+                .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
+                .group_by(InsightCount.topic, InsightCount.sentiment)
+                for slot in range(slots)
+            )
         )
     )
 
 
 @cache
-def _edges_statement(slots: int) -> _Statement:
+def _edges_statement(slots: int, _topics: int) -> Hot:
     """Row by row, all of them."""
-    return union_all(
-        *(
-            select(literal_column(f"{slot}", Integer), literal(ALL_TOPICS), InsightRow.sentiment, *_FROM_ROWS)
-            .where(ALL.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
-            .group_by(InsightRow.sentiment)
-            for slot in range(slots)
+    return Hot(
+        union_all(
+            *(
+                select(
+                    literal_column(f"{slot}", Integer),
+                    literal_column(f"'{ALL_TOPICS}'", Text),
+                    InsightRow.sentiment,
+                    *_FROM_ROWS,
+                )
+                .where(ALL.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
+                .group_by(InsightRow.sentiment)
+                for slot in range(slots)
+            )
         )
     )
 
 
-@cache
-def _topic_edges_statement(slots: int) -> _Statement:
+@lru_cache(maxsize=256)
+def _topic_edges_statement(slots: int, topics: int) -> Hot:
     """Row by row, by the topic's own time: its key begins with topic and time."""
-    return union_all(
-        *(
-            select(literal_column(f"{slot}", Integer), InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
-            .select_from(InsightTopic)
-            .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
-            .where(InsightTopic.topic.in_(bindparam("topics", expanding=True)))
-            .where(OF_TOPIC.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
-            .group_by(InsightTopic.topic, InsightRow.sentiment)
-            for slot in range(slots)
+    return Hot(
+        union_all(
+            *(
+                select(literal_column(f"{slot}", Integer), InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
+                .select_from(InsightTopic)
+                .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
+                .where(one_of(InsightTopic.topic, "topic", topics))
+                .where(OF_TOPIC.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
+                .group_by(InsightTopic.topic, InsightRow.sentiment)
+                for slot in range(slots)
+            )
         )
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from database import Database, WriteSession
 from parameters import InsightFilter, InsightQuery, Position
-from queries.counting import Edge, Periods, count_insights, cut, single_topics
+from queries.counting import SPANS, Edge, Periods, count_insights, cut, single_topics
 from queries.insights import INSIGHT_COLUMNS
 from queries.paging import read_page
 from schemas import Sentiment
@@ -33,7 +33,7 @@ from tests.histories import (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 LAST = datetime.max.replace(tzinfo=UTC)
 Wanted = dict[str, Any]
 
@@ -260,9 +260,22 @@ async def test_the_last_moments_there_are_are_counted(database: Database, start:
             EPOCH + DAY + HOUR,
             [Periods("day", 0, 1), Periods("hour", -1, 0), Periods("hour", 24, 25)],
             [Edge(EPOCH - HOUR - TICK, EPOCH - HOUR)],
-            id="over all spans",
+            id="more than a day at both ends",
         ),
-        pytest.param(LAST, None, [], [Edge(LAST, None)], id="after the last whole hour"),
+        pytest.param(
+            EPOCH + 5 * HOUR,
+            EPOCH + 23 * HOUR + 50 * MINUTE,
+            [Periods("day", 0, 1), Periods("hour", 0, 5, -1)],
+            [Edge(EPOCH + 23 * HOUR + 50 * MINUTE, EPOCH + DAY, -1)],
+            id="a day, less what it lacks at both ends",
+        ),
+        pytest.param(
+            LAST,
+            None,
+            [Periods("day", 2_932_896, None), Periods("hour", 70_389_504, 70_389_527, -1)],
+            [Edge(LAST - HOUR + TICK, LAST, -1)],
+            id="in the last whole hour",
+        ),
     ],
 )
 def test_a_range_is_cut_into_whole_periods_and_edges(
@@ -272,28 +285,40 @@ def test_a_range_is_cut_into_whole_periods_and_edges(
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("spans", [("day", "hour"), ("day",), ("hour",), ()])
-def test_the_parts_of_a_range_fill_it_without_gap_or_overlap(spans: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("spans", [SPANS, ("day",), ("hour",), ()])
+def test_the_parts_of_a_range_are_every_moment_of_it_once(spans: tuple[str, ...]) -> None:
     dice = random.Random(7)
     for _ in range(1_000):
         start, end = sorted(Place.draw(dice).moment(dice) for _ in range(2))
         periods, edges = cut(start, end, spans=spans)
 
-        parts = [(edge.start, edge.end or end) for edge in edges]
+        parts = [(edge.start, edge.end, edge.sign) for edge in edges]
         for period in periods:
-            length = DAY if period.span == "day" else HOUR
+            length = {"day": DAY, "hour": HOUR}[period.span]
             assert period.first is not None
             assert period.after is not None
-            parts.append((EPOCH + period.first * length, EPOCH + period.after * length))
-        assert joined(parts) == ([(start, end)] if start < end else [])
+            parts.append((EPOCH + period.first * length, EPOCH + period.after * length, period.sign))
+        assert added_up(parts) == ([(start, 1), (end, -1)] if start < end else [])
 
 
-def joined(parts: list[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
-    whole: list[tuple[datetime, datetime]] = []
-    for start, end in sorted(parts):
+@pytest.mark.unit
+@pytest.mark.parametrize(("spans", "longest"), [(SPANS, HOUR), (("day",), DAY)])
+def test_all_edges_are_as_long_as_the_shortest_span_at_most(spans: tuple[str, ...], longest: timedelta) -> None:
+    dice = random.Random(8)
+    for _ in range(1_000):
+        start, end = sorted(Place.draw(dice).moment(dice) for _ in range(2))
+
+        _, edges = cut(start, end, spans=spans)
+
+        assert sum(((edge.end or LAST) - edge.start for edge in edges), timedelta()) <= longest, (start, end)
+
+
+def added_up(parts: list[tuple[datetime, datetime | None, int]]) -> list[tuple[datetime, int]]:
+    """How often a moment is counted, as the steps by which that changes."""
+    steps = Counter[datetime]()
+    for start, end, sign in parts:
+        assert end is not None
         assert start < end
-        if whole and whole[-1][1] == start:
-            whole[-1] = (whole[-1][0], end)
-        else:
-            whole.append((start, end))
-    return whole
+        steps[start] += sign
+        steps[end] -= sign
+    return sorted((moment, step) for moment, step in steps.items() if step)
