@@ -1,5 +1,6 @@
 """Insights as clients see them: a page, the next rows of a file, and those that are to be read again."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -64,31 +65,33 @@ def next_insights(
     return [to_insight(row) for row in rows], _position(rows[-1]) if len(rows) == limit else None
 
 
-def to_insight(row: Row[*tuple[Any, ...]]) -> Insight:
-    """From a row of INSIGHT_COLUMNS."""
+def to_insight(row: Sequence[Any]) -> Insight:
+    """From a row of INSIGHT_COLUMNS, by place: by name costs three times as much."""
+    _, conversation_id, timestamp, text, author, *analysis = row
     return {
-        "conversation_id": row.conversation_id,
-        "timestamp": row.timestamp,
-        "text": row.text,
-        "author": row.author,
-        "grok_analysis": to_analysis(row),
+        "conversation_id": conversation_id,
+        "timestamp": timestamp,
+        "text": text,
+        "author": author,
+        "grok_analysis": to_analysis(analysis),
     }
 
 
-def to_analysis(row: Row[*tuple[Any, ...]]) -> GrokAnalysis:
+def to_analysis(row: Sequence[Any]) -> GrokAnalysis:
     """From a row of ANALYSIS_COLUMNS."""
+    score, sentiment, clusters, confidence, reasoning, said, model, corrected_at = row
     return {
-        "sentiment_score": row.sentiment_score,
-        "sentiment": row.sentiment,
-        "clusters": row.clusters,
-        "confidence": row.confidence,
-        "reasoning": row.reasoning,
-        "summary": row.grok_analysis.get("summary", ""),
-        "language": row.grok_analysis.get("language", "und"),
-        "model": row.model,
-        "injection_suspected": row.grok_analysis.get("injection_suspected", False),
-        "unlisted_topics": row.grok_analysis.get("unlisted_topics", []),
-        "corrected": row.corrected_at is not None,
+        "sentiment_score": score,
+        "sentiment": sentiment,
+        "clusters": clusters,
+        "confidence": confidence,
+        "reasoning": reasoning,
+        "summary": said.get("summary", ""),
+        "language": said.get("language", "und"),
+        "model": model,
+        "injection_suspected": said.get("injection_suspected", False),
+        "unlisted_topics": said.get("unlisted_topics", []),
+        "corrected": corrected_at is not None,
     }
 
 
