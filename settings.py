@@ -82,7 +82,13 @@ class Settings(BaseSettings):
         default=(), description="Networks (comma list of CIDR) whose X-Forwarded-For is believed."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Comma list of keys, 16 characters or more; when set, /api/v1 asks for one."
+        default=(), description="Comma list of entries that `python -m access create` prints; then keys are asked for."
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such entries, one a line; read again when it changes."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Start in production without any key: whoever reaches the service may do all."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Comma list of origins that browsers may call from."
