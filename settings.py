@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in the container.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     environment: Literal["development", "test", "production"] = Field(
-        default="development", description="development, test or production; named in every log line."
+        default="development",
+        description="development, test or production, which asks for keys; named in every log line.",
     )
     debug: bool = Field(default=False, description="Log at DEBUG, whatever LOG_LEVEL says.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
