@@ -14,7 +14,7 @@ RUNTIME := pyproject.toml
 DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
-.PHONY: help install install-dev run dev demo test test-cov lint format types check api-docs bench bench-grok bench-queries \
+.PHONY: help install install-dev run dev demo test test-cov lint format types audit check api-docs bench bench-grok bench-queries \
 	evaluate load-test fake-xai soak docker-build docker-run db-init lock requirements-check clean
 
 help: ## List the targets
@@ -54,7 +54,10 @@ types: .venv/.development ## Check the types with mypy and pyright
 	$(PY) -m mypy .
 	$(PY) -m pyright
 
-check: lint requirements-check types test ## Everything that has to hold: lint, locks, types, tests
+audit: .venv/.development ## Look the locked packages up among known vulnerabilities (says NOT RUN where it cannot)
+	@.ci/audit
+
+check: lint requirements-check types audit test ## Everything that has to hold: lint, locks, types, audit, tests
 
 api-docs: .venv/.development ## Write docs/API.md and openapi.json anew, from sessions that it runs (docs/sessions)
 	@$(PY) -m docs.make_api
@@ -80,10 +83,10 @@ fake-xai: .venv/.development ## Play xAI, to try real mode without a key (PORT=9
 docker-build: ## Build the image
 	docker build -t $(IMAGE) .
 
-docker-run: ## Run the image within its limits, data in the volume insights-data (PORT=8000, ARGS="--env-file FILE")
+docker-run: ## Run the image within its limits, data in the volume insights-data (ALLOW_ANONYMOUS=true, PORT=8000, ARGS="--env-file FILE")
 	docker run --rm --init --name $(IMAGE) --publish "127.0.0.1:$${PORT:-8000}:8000" --volume insights-data:/data \
 		--cpus 2 --memory 1g --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
-		--env GROK_KEY $(ARGS) $(IMAGE)
+		--env GROK_KEY --env API_KEYS --env API_KEYS_FILE --env ALLOW_ANONYMOUS $(ARGS) $(IMAGE)
 
 # The service does the same at every start; this is for those who want the tables first.
 db-init: .venv/.runtime ## Make or migrate the database that DATABASE_URL names

@@ -22,7 +22,7 @@ from reader import Canary, Question, Reader
 from schemas import Tally
 from store import Claim, Completed, Failed, Outcome, Released, Skipped
 from survival import survive
-from telemetry import Metrics, get_logger
+from telemetry import Metrics, get_logger, unquoted
 
 log = get_logger()
 
@@ -349,7 +349,7 @@ def _log_outcome(outcome: Outcome, *, now: datetime, fenced: bool) -> None:
         case Skipped():
             trail.info("conversation_skipped", reason=outcome.reason)
         case Failed():
-            trail.error("conversation_failed", error=outcome.code, reason=outcome.error)
+            trail.error("conversation_failed", error=outcome.code, reason=unquoted(outcome.error))
         case Released():
             trail.info("conversation_released", due_at=outcome.due_at, spent_attempt=outcome.spent_attempt)
 

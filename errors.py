@@ -3,6 +3,7 @@
 InsightsError                      status  code
   InvalidSchema                    400     invalid_schema
   Unauthorized                     401     unauthorized
+  Forbidden                        403     forbidden
   NotFound                         404     not_found
   MethodNotAllowed                 405     method_not_allowed
   Conflict                         409     conflict
@@ -60,6 +61,10 @@ class InvalidSchema(InsightsError):
 
 class Unauthorized(InsightsError):
     status, code = 401, "unauthorized"
+
+
+class Forbidden(InsightsError):
+    status, code = 403, "forbidden"
 
 
 class NotFound(InsightsError):

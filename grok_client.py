@@ -32,7 +32,7 @@ from lane import Admission, Lane
 from prompts import Prompt
 from rate_limiter import CallSlot
 from schemas import Analysis
-from telemetry import Metrics, excerpt, get_logger, redact
+from telemetry import Metrics, excerpt, get_logger, redact, unquoted
 from xai import Completion, Usage, WireRequest, classify, is_error, read_completion
 
 log = get_logger()
@@ -206,7 +206,7 @@ class GrokClient:
             return
         self._metrics.count_call_error(error.code)
         if isinstance(error, GrokUnavailable):
-            log.warning("grok_call_failed", error=error.code, reason=error.details)
+            log.warning("grok_call_failed", error=error.code, reason=unquoted(error.details))
             admission.failed()
             if error.retry_after_s is not None:
                 self.lane.rest(error, error.retry_after_s)

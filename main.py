@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from uvicorn.config import STARTUP_FAILURE
 
 import routes
+from access import KeyRing, open_keys
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
@@ -63,6 +64,14 @@ def create_app(settings: Settings | None = None, *, streams: routes.Streams | No
     """The service. Raises: ValueError, with a sentence for the user, when a setting cannot be used."""
     settings = settings or Settings()
     configure_logging("DEBUG" if settings.debug else settings.log_level, environment=settings.environment)
+    keys = open_keys(
+        [key.get_secret_value() for key in settings.api_keys],
+        settings.api_keys_file,
+        production=settings.environment == "production",
+        allow_anonymous=settings.allow_anonymous,
+        monotonic=time.monotonic,
+        now=now,
+    )
     parts = Parts.of(settings, streams=streams)
 
     @asynccontextmanager
@@ -76,7 +85,7 @@ def create_app(settings: Settings | None = None, *, streams: routes.Streams | No
             log.info("stopped")
 
     app = routes.make_application(lifespan)
-    _add_middleware(app, settings, parts.metrics)
+    _add_middleware(app, settings, keys=keys, metrics=parts.metrics)
     return app
 
 
@@ -344,14 +353,14 @@ def _refuse(reason: str) -> int:
     return 2
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, *, keys: KeyRing, metrics: Metrics) -> None:
     """The last added is the first passed: log, then CORS, then the gate."""
     app.add_middleware(
         ApiGate,
         limiter=FairLimiter(
             settings.rate_limit_requests, window_s=settings.rate_limit_window_seconds, monotonic=time.monotonic
         ),
-        api_keys=[key.get_secret_value() for key in settings.api_keys],
+        keys=keys,
         trusted_proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
     )
     if settings.cors_origins:

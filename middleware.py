@@ -4,17 +4,17 @@ Plain ASGI callables: one built on Starlette's `BaseHTTPMiddleware` costs more t
 """
 
 import asyncio
-import hashlib
 import ipaddress
 import itertools
 import math
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
+from access import Caller, KeyRing
 from errors import Draining, InsightsError, RateLimitExceeded, Unauthorized
 from problems import MEDIA_TYPE, internal_error, to_body
 from rate_limiter import FairLimiter
@@ -26,11 +26,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 log = get_logger()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _GUARDED = ("/api/", "/status/")
+_MOST_HOPS = 20  # of the nearest proxies; what stands before them is what a client wrote
+_LONGEST_ADDRESS = 64  # with brackets, zone and port
 _STREAM = "/api/v1/events"  # open for hours: in the latency histogram it would hide every other request's
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # what else is sent is one label
 _PROCESS, _COUNTER = secrets.token_hex(6), itertools.count(1)  # unique without a system call for each request
@@ -71,7 +74,8 @@ class RequestLog:
             raise
         finally:
             seconds, route = time.perf_counter() - started, _route_of(scope)
-            log.info("request", method=scope["method"], route=route, status=status, latency_ms=round(seconds * 1000, 2))
+            told = {"method": scope["method"], "route": route, "status": status, **_key_named(scope)}
+            log.info("request", **told, latency_ms=round(seconds * 1000, 2))
             method = scope["method"] if scope["method"] in _METHODS else "other"
             timed_s = None if route == _STREAM else seconds
             self._metrics.count_request(method=method, route=route, status=status, seconds=timed_s)
@@ -79,27 +83,29 @@ class RequestLog:
 
 
 class ApiGate:
-    """Only for /api and /status: who asks (key, else address), and whether the inbound limit lets them pass."""
+    """Only for /api and /status: who asks (key, else address), and whether the inbound limit lets them pass.
+
+    What a known key opens is checked where the route is known (`routes.permissions`).
+    """
 
     def __init__(
-        self, app: ASGIApp, *, limiter: FairLimiter, api_keys: Iterable[str], trusted_proxies: Sequence[Network]
+        self, app: ASGIApp, *, limiter: FairLimiter, keys: KeyRing, trusted_proxies: Sequence[Network]
     ) -> None:
         self._app = app
         self._limiter = limiter
-        self._key_hashes = [_hash(key) for key in api_keys]
+        self._keys = keys
         self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(_GUARDED) or scope["method"] == "OPTIONS":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        key = self._known_key(headers)
-        client = key or client_address(scope, headers, self._trusted_proxies)
-        if (error := self._refusal(client, known=key is not None)) is not None:
+        caller = self._known_caller(scope)
+        client = caller.client if caller else client_address(scope, self._trusted_proxies)
+        if (error := self._refusal(client, known=caller is not None)) is not None:
             await send_error(error, send)
             return
-        scope.setdefault("state", {})["client"] = client
+        scope.setdefault("state", {})["caller"] = caller or Caller(client)
         await self._app(scope, receive, send)
 
     def _refusal(self, client: str, *, known: bool) -> InsightsError | None:
@@ -108,40 +114,70 @@ class ApiGate:
             return RateLimitExceeded(
                 "Too many requests; send this one again after the wait.", retry_after_s=max(1, math.ceil(wait_s))
             )
-        if self._key_hashes and not known:
+        if self._keys.asks and not known:
             return Unauthorized("Send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         return None
 
-    def _known_key(self, headers: dict[bytes, bytes]) -> str | None:
-        """The hash of the key that was sent, if it is one of ours."""
-        if not self._key_hashes:
+    def _known_caller(self, scope: Scope) -> Caller | None:
+        """Who sent a key of ours."""
+        if not self._keys.asks or (key := self._keys.find(_key_in(scope))) is None:
             return None
-        bearer = headers.get(b"authorization", b"")
-        key = headers.get(b"x-api-key") or (bearer[7:] if bearer[:7].lower() == b"bearer " else b"")
-        digest = _hash(key.decode("latin-1"))
-        return digest if any(secrets.compare_digest(digest, known) for known in self._key_hashes) else None
+        return Caller(f"key {key.name}", key.scopes, key.name, partial(self._keys.holds, key))
 
 
-def client_address(scope: Scope, headers: dict[bytes, bytes], trusted_proxies: Sequence[Network]) -> str:
+def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     """The peer, or behind trusted proxies the right-most hop that is none of them; IPv6 by its /64.
 
     Forwarded headers of anyone else are ignored: a client could write what it likes.
     """
-    peer = scope["client"][0] if scope.get("client") else "unknown"
-    if trusted_proxies:
-        forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
-        hops = [hop.strip() for hop in forwarded if hop.strip()]
-        while hops and _is_trusted(peer, trusted_proxies):
-            peer = hops.pop()
-    return _normalise(peer)
+    peer = _read_address(scope["client"][0]) if scope.get("client") else None
+    hops = _hops_in(scope) if trusted_proxies else []
+    while hops and peer is not None and any(peer in network for network in trusted_proxies):
+        peer = _read_address(hops.pop())
+    return "unknown" if peer is None else _name_of(peer)
+
+
+def _values_of(scope: Scope, wanted: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == wanted]
+
+
+def _key_in(scope: Scope) -> bytes:
+    """Of a header that came twice, nothing: proxies on the way would not agree with us on which one counts."""
+    keys, credentials = _values_of(scope, b"x-api-key"), _values_of(scope, b"authorization")
+    if len(keys) > 1 or len(credentials) > 1:
+        return b""
+    if keys and keys[0]:
+        return keys[0]
+    return credentials[0][7:] if credentials and credentials[0][:7].lower() == b"bearer " else b""
+
+
+def _hops_in(scope: Scope) -> list[str]:
+    """The nearest last. Some proxies add to the header's line, some add a line: they mean the same (RFC 9110, 5.3)."""
+    lines = b",".join(_values_of(scope, b"x-forwarded-for")).decode("latin-1")
+    hops = [hop.strip() for hop in lines.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]]
+    return [hop for hop in hops if hop]
+
+
+def _read_address(text: str) -> Address | None:
+    return _parse_address(text) if len(text) <= _LONGEST_ADDRESS else None  # so that what is kept stays small
 
 
 @lru_cache(maxsize=4096)
-def _normalise(peer: str) -> str:
+def _parse_address(text: str) -> Address | None:
+    """Some proxies add the port; a socket that listens on both versions gives IPv4 peers as `::ffff:1.2.3.4`."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(peer)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return "unknown"
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+@lru_cache(maxsize=4096)
+def _name_of(address: Address) -> str:
     return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
@@ -155,14 +191,6 @@ async def send_error(error: InsightsError, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_trusted(peer: str, trusted_proxies: Sequence[Network]) -> bool:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    return any(address in network for network in trusted_proxies)
-
-
 def _read_request_id(scope: Scope) -> str:
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return sent.decode() if _REQUEST_ID.fullmatch(sent) else f"{_PROCESS}-{next(_COUNTER):x}"
@@ -173,5 +201,7 @@ def _route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unmatched")
 
 
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def _key_named(scope: Scope) -> dict[str, str]:
+    """Whose key it was, so that the log tells who erased what; an address is personal and stays out."""
+    caller = scope.get("state", {}).get("caller")
+    return {} if caller is None or caller.key_name is None else {"key": caller.key_name}

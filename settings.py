@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in the container.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     environment: Literal["development", "test", "production"] = Field(
-        default="development", description="development, test or production; named in every log line."
+        default="development",
+        description="development, test or production, which asks for keys; named in every log line.",
     )
     debug: bool = Field(default=False, description="Log at DEBUG, whatever LOG_LEVEL says.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -82,7 +83,13 @@ class Settings(BaseSettings):
         default=(), description="Networks (comma list of CIDR) whose X-Forwarded-For is believed."
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Comma list of keys, 16 characters or more; when set, /api/v1 asks for one."
+        default=(), description="Comma list of entries that `python -m access create` prints; then keys are asked for."
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such entries, one a line; read again when it changes."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Start in production without any key: whoever reaches the service may do all."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Comma list of origins that browsers may call from."

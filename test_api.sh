@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Walks every endpoint of a running service with curl, and stops at the first wrong answer.
-#   ./test_api.sh [http://localhost:8000]        INSIGHTS_API_KEY=... where the service asks for a key
+#   ./test_api.sh [http://localhost:8000]        INSIGHTS_API_KEY=... where it asks for a key (scopes ingest, read, admin)
 # Prints a line per answer and ends with their number. Exit code: 0 all as they should be, 1 one is not, 4 nobody answers.
 # It stores about ten conversations, under names that no other run uses; it removes nothing.
 set -u

@@ -33,4 +33,4 @@ class SkippedInsights(TypedDict):
 class StreamEnd(TypedDict):
     """The last event; a client that connects again with `Last-Event-ID` misses nothing."""
 
-    reason: Literal["shutdown"]
+    reason: Literal["shutdown", "key_revoked"]

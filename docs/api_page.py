@@ -81,7 +81,7 @@ def _error_codes() -> str:
 def _section(document: Document, method: str, path: str, operation: Document, *, told: str) -> str:
     parts = [
         f"## {operation['summary']}",
-        f"`{method} {path}`, operation `{operation['operationId']}`",
+        f"`{method} {path}`, operation `{operation['operationId']}`{_scope(operation)}",
         operation.get("description", ""),
         _parameters(document, operation),
         _body(document, operation),
@@ -90,6 +90,11 @@ def _section(document: Document, method: str, path: str, operation: Document, *,
         _errors(document, operation),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _scope(operation: Document) -> str:
+    named = [scope for choice in operation.get("security", []) for scope in choice.get("bearer", [])]
+    return "".join(f", scope `{scope}`" for scope in named)
 
 
 def _parameters(document: Document, operation: Document) -> str:

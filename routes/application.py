@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from errors import InsightsError, InvalidSchema, MethodNotAllowed, NotFound
 from problems import MEDIA_TYPE, invalid_schema, to_body
@@ -21,6 +21,7 @@ from routes.events import events
 from routes.insights import insights
 from routes.openapi import install_document
 from routes.operations import operations
+from routes.permissions import check_declared, check_scope, check_scope_of
 from routes.reanalyses import reanalyses
 from routes.shared import VERSION, State
 from routes.taking_in import taking_in
@@ -40,8 +41,9 @@ def make_application(lifespan: Lifespan) -> FastAPI:
         generate_unique_id_function=_name_of,
         redirect_slashes=False,  # the redirect would be built from the Host header, which anyone can write
     )
+    check_declared(ROUTERS)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(check_scope)])
     _shorten(app, taking_in)
     install_document(app)
     _add_error_handlers(app)
@@ -69,6 +71,10 @@ class _DirectRoute(Route):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return (match, {**child_scope, "route": self}) if match is Match.FULL else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_scope_of(scope)
+        await super().handle(scope, receive, send)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

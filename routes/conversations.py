@@ -12,7 +12,7 @@ import store
 from parameters import ConversationQuery, RetryQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, errors_of, limit_expensive
 
-conversations = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])
+conversations = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["conversations"])
 
 
 @conversations.get(

@@ -15,7 +15,7 @@ from parameters import QualityQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, body_of, errors_of, get_state, validate
 from schemas import CorrectionIn
 
-corrections = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["quality"])
+corrections = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["quality"])
 
 
 @corrections.put(

@@ -11,7 +11,7 @@ from parameters import ErasureQuery
 from routes.shared import ConversationId, JSONAnswer, StateDep, errors_of
 from store import Erased
 
-erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["conversations"])
+erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["conversations"])
 
 
 @erasing.delete(

@@ -7,6 +7,7 @@ from errors import (
     Conflict,
     DatabaseBusy,
     Draining,
+    Forbidden,
     IdempotencyMismatch,
     InsightsError,
     InvalidSchema,
@@ -40,8 +41,13 @@ KNOWN_ERRORS = (
     ),
     KnownError(
         Unauthorized("Send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
-        "API keys are configured, and none of them came with the request.",
+        "API keys are configured, and none of them came with the request; or it has expired or was revoked.",
         "Send a key in one of the two headers.",
+    ),
+    KnownError(
+        Forbidden("This needs a key with the scope `read`, which yours does not have; ask the operator for one."),
+        "The key is known, and does not open this operation.",
+        "Use a key with the scope that `details` names.",
     ),
     KnownError(
         NotFound("There is no conversation with this id."),

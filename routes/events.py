@@ -12,14 +12,15 @@ from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import TypeAdapter
 
 import queries
+from access import Caller
 from answers import LiveStatus, SkippedInsights, StreamEnd
 from errors import Overloaded
 from parameters import EventQuery
-from routes.shared import State, StateDep, current_topics, errors_of
+from routes.shared import State, StateDep, caller_of, current_topics, errors_of
 from routes.streams import EventStream, write_event
 
 _RETRY_MS = 2000  # a restart takes about as long
@@ -53,7 +54,7 @@ _EVENTS: dict[str, Any] = {
     },
 }
 
-events = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
+events = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["insights"])
 
 
 @events.get(
@@ -63,9 +64,9 @@ events = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), ta
     summary="Live: the state of the service, and insights as they are written",
 )
 async def follow_events(
-    query: Annotated[EventQuery, Query()], state: StateDep, last_event_id: LastEventId = None
+    request: Request, query: Annotated[EventQuery, Query()], state: StateDep, *, last_event_id: LastEventId = None
 ) -> Response:
-    """Ends only with the service, or when you close it. The filters are for `insight` events.
+    """Ends only with the service or its key, or when you close it. The filters are for `insight` events.
 
     With `Last-Event-ID` it goes on after that event; of more than 1,000 insights missed, it tells the newest 100.
     """
@@ -75,14 +76,15 @@ async def follow_events(
         position = await state["database"].read(partial(queries.newest_position, now=now))
     else:
         position = int(last_event_id)
-    return EventStream(Feed(state, query, position=position).events(), state["streams"])
+    return EventStream(Feed(state, query, caller=caller_of(request), position=position).events(), state["streams"])
 
 
 class Feed:
     """What one client is told, and up to where."""
 
-    def __init__(self, state: State, query: EventQuery, *, position: int) -> None:
+    def __init__(self, state: State, query: EventQuery, *, caller: Caller, position: int) -> None:
         self._state = state
+        self._caller = caller
         self._query = query
         self._position = position
         self._told: LiveStatus | None = None
@@ -90,7 +92,7 @@ class Feed:
     async def events(self) -> AsyncGenerator[bytes, None]:
         yield b"retry: %d\n\n" % _RETRY_MS
         silent_turns = 0
-        while not self._state["streams"].ended:
+        while not self._state["streams"].ended and self._caller.is_welcome():
             told = await self._turn()
             for event in told:
                 yield event
@@ -99,7 +101,8 @@ class Feed:
                 yield b": still here\nid: %d\n\n" % self._position
                 silent_turns = 0
             await self._state["streams"].rest(_TURN_S)
-        yield write_event("end", StreamEnd(reason="shutdown"), position=self._position)
+        end = StreamEnd(reason="shutdown" if self._state["streams"].ended else "key_revoked")
+        yield write_event("end", end, position=self._position)
 
     async def _turn(self) -> list[bytes]:
         told: list[bytes] = []

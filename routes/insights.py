@@ -14,7 +14,7 @@ from parameters import Format, InsightQuery, TopicsQuery, TrendsQuery
 from routes.exporting import MEDIA_TYPES, InsightsFile
 from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of
 
-insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["insights"])
+insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["insights"])
 _LINK = {"Link": {"description": "The next page.", "schema": {"type": "string"}}}
 _FILES: dict[str, Any] = {
     media_type.partition(";")[0]: {"schema": {"type": "string", "description": f"With `format={form}`: every match."}}

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from problems import MEDIA_TYPE, title_of, to_problem
 from routes.error_guide import KNOWN_ERRORS, KnownError
+from routes.permissions import SCOPES
 
 EXAMPLES_PATH = Path(__file__).parent / "examples.json"
 EXAMPLE_REQUEST_ID = "5f1c0e7a92d4-2a"
@@ -23,7 +24,6 @@ _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, as `Authorization: Bearer KEY`."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, as a header."},
 }
-_KEY_IS_OPTIONAL: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"api_key": []}]  # asked for where keys are set
 _HEADERS = {
     "X-Request-ID": {
         "description": "The id that was sent with the request, or a new one; it is in the log, too.",
@@ -114,13 +114,19 @@ def _correct(operation: Document) -> None:
         del responses["422"]
     responses.setdefault("500", {"content": {_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}})
     if "401" in responses:
-        operation["security"] = _KEY_IS_OPTIONAL
+        operation["security"] = _security_of(operation["operationId"])
     for status, response in responses.items():
         headers: Document = response.setdefault("headers", {})
         headers["X-Request-ID"] = {"$ref": "#/components/headers/X-Request-ID"}
         if status >= "400":
             _correct_error(int(status), response)
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _security_of(operation_id: str) -> list[dict[str, list[str]]]:
+    """None, or a key with the operation's scope: one is asked for where keys are configured."""
+    scope = SCOPES[operation_id]
+    return [{}, *({scheme: [str(scope)]} for scheme in _SECURITY_SCHEMES)]
 
 
 def _correct_error(status: int, response: Document) -> None:

@@ -71,7 +71,7 @@ async def check_ready(state: StateDep) -> Response:
 @operations.get(
     "/status/summary",
     response_model=Summary,
-    responses=errors_of(401, 429, 503),
+    responses=errors_of(401, 403, 429, 503),
     summary="What the service does, at what cost",
 )
 async def read_summary(state: StateDep) -> Response:

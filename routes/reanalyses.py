@@ -14,7 +14,7 @@ from parameters import ReanalysisQuery
 from routes.shared import JSONAnswer, State, StateDep, current_topics, errors_of, limit_expensive
 from xai import TICKS_PER_USD
 
-reanalyses = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503), tags=["quality"])
+reanalyses = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["quality"])
 
 
 @reanalyses.post(

@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ValidationError
 
 import answers
+from access import Caller
 from account import KeyCheck
 from batch_processor import BatchProcessor
 from bodies import JSON_TYPE
@@ -67,6 +68,10 @@ def get_state(request: Request) -> State:
     return cast("State", request.scope["state"])
 
 
+def caller_of(request: Request) -> Caller:
+    return cast("Caller", request.scope["state"]["caller"])
+
+
 async def _provide_state(request: Request) -> State:
     return get_state(request)  # a provider that is no coroutine would run in a thread of its own
 
@@ -95,7 +100,7 @@ ConversationId = Annotated[  # PostgreSQL cannot be asked for a text with NUL
 
 def limit_expensive(request: Request, state: State) -> None:
     """For what may touch every row: at most 10 a minute, which clients share. Raises: RateLimitExceeded."""
-    wait_s = state["expensive_limiter"].admit(str(request.scope["state"]["client"]))
+    wait_s = state["expensive_limiter"].admit(caller_of(request).client)
     if wait_s > 0:
         raise RateLimitExceeded("At most 10 of these a minute.", retry_after_s=max(1, -int(-wait_s // 1)))
 

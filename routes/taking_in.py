@@ -22,12 +22,12 @@ from bodies import (
 )
 from errors import BodyTooLarge, Conflict, InvalidSchema
 from problems import MEDIA_TYPE, describe, to_body
-from routes.shared import JSONAnswer, body_of, errors_of, get_state, validate
+from routes.shared import JSONAnswer, body_of, caller_of, errors_of, get_state, validate
 from schemas import MAX_BULK_ITEMS, BulkIn, ConversationIn
 
 _QUEUED = "Conversation queued for analysis"
 
-taking_in = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 429, 503))
+taking_in = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ async def _read(request: Request, limit_bytes: int, *media_types: str) -> Sent:
         return Sent(body, media_type, None)
     if not 1 <= len(key) <= 255:
         raise InvalidSchema("Idempotency-Key must have 1 to 255 characters.")
-    client = str(request.scope["state"]["client"])
+    client = caller_of(request).client
     return Sent(body, media_type, store.Idempotency.of(client=client, route=request.url.path, key=key, body=body))
 
 

@@ -1,6 +1,6 @@
 """What the service says of itself: log lines for people, metrics for Prometheus."""
 
-from telemetry.logs import Logger, configure_logging, excerpt, get_logger, redact, request_id
+from telemetry.logs import Logger, configure_logging, excerpt, get_logger, redact, request_id, unquoted
 from telemetry.measurements import Measurement
 from telemetry.metrics import METRICS_TYPE, Metrics
 
@@ -14,4 +14,5 @@ __all__ = [
     "get_logger",
     "redact",
     "request_id",
+    "unquoted",
 ]

@@ -23,6 +23,8 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 
+_QUOTED = re.compile(r"^(xAI answered \d{3}):.*", re.DOTALL)  # as `xai.classify` says it
+
 
 def configure_logging(level: str, *, environment: str) -> None:
     """Send structlog and the standard library's loggers to stderr, one JSON object a line; call once, from `main`."""
@@ -54,6 +56,11 @@ def get_logger() -> Logger:
 def redact(text: str) -> str:
     """`text` without key and team ids; apply to whatever xAI said before it is logged or stored."""
     return _SECRETS.sub("[redacted]", text)
+
+
+def unquoted(reason: str) -> str:
+    """`reason` as far as the log may have it: xAI's own words may repeat a text that it was asked about."""
+    return _QUOTED.sub(r"\1", reason)
 
 
 def excerpt(text: str) -> str:

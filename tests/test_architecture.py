@@ -20,6 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"parameters"}),
     frozenset(
         {
+            "access",
             "bodies",
             "circuit_breaker",
             "database",
@@ -41,6 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"demo", "ingest_data", "main"}),
 )
 PACKAGES = (
+    "access",
     "account",
     "answers",
     "loader",
@@ -62,7 +64,7 @@ DOORS = {
     "settings": {"ingest_data", "main"},
     "sqlalchemy": {"database", "models", "queries", "store"},
     "structlog": {"telemetry"},
-    "typer": {"ingest_data"},
+    "typer": {"access", "ingest_data"},
     "uvicorn": {"main"},
     "yaml": {"topics", "xai"},
 }

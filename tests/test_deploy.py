@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
 import yaml
@@ -17,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from settings import Settings
 from tests.fake_xai import running_fake_xai
-from tests.harness import ROOT, Json, post_one, running_app, running_service, wait_for_status
+from tests.harness import ROOT, Json, running_app
 from tests.test_http_intake import BULK, ONE
-from tests.test_http_operations import INSIGHTS, KEY
+from tests.test_http_operations import INSIGHTS
 from tests.test_http_status import METRICS, SUMMARY, is_done, load, real, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -344,36 +343,3 @@ async def test_ten_thousand_random_requests_leave_few_series_and_no_text_of_thei
     assert len(series) <= MOST_SERIES
     assert CANARY not in text
     assert not [word for word in words if word in text]
-
-
-TEXT, AUTHOR, ADDRESS = "my zanzibar parcel is late", "zanzibar-author", "zanzibar.person@example.org"
-
-
-@pytest.mark.slow
-async def test_what_is_private_is_in_no_metric_no_summary_and_no_log(tmp_path: Path) -> None:
-    with running_service(tmp_path, API_KEYS=KEY, LOG_LEVEL="INFO") as service, service.client() as client:
-        client.headers["authorization"] = f"Bearer {KEY}"
-        stored = wait_for_status(client, say_what_is_private(client), "completed")
-        metrics, summary = client.get(METRICS).text, client.get(SUMMARY)
-        service.stop()
-        log = service.log.read_text()
-
-    assert (stored["author"], summary.json()["queue"]["counts"]["completed"]) == (AUTHOR, 1)
-    assert "conversation_completed" in log
-    for place in (metrics, summary.text, log):
-        assert not [secret for secret in ("zanzibar", "example.org", KEY) if secret in place]
-
-
-def say_what_is_private(client: httpx2.Client) -> str:
-    """In every place where a client can say something, rightly or wrongly; the id of what was accepted."""
-    members: Json = {"author": AUTHOR, "external_id": ADDRESS, "raw_data": {"mail": ADDRESS}}
-    accepted = post_one(client, f"{TEXT}, write to {ADDRESS}", **members)
-    client.post(ONE, json={"text": TEXT, **members})  # a conflict
-    client.post(ONE, json={"text": TEXT, ADDRESS: 1})  # an unknown field
-    client.post(ONE, content=f'{{"text": "{TEXT}')  # no JSON
-    client.post(BULK, json={"conversations": [{"text": TEXT, AUTHOR: AUTHOR}]})
-    for query in (f"author={AUTHOR}", f"topic={ADDRESS}", f"cursor={TEXT}", f"{AUTHOR}={ADDRESS}"):
-        client.get(f"{INSIGHTS}?{query}")
-    client.get(f"{ONE}/{ADDRESS}")
-    client.get(SUMMARY, headers={"authorization": "Bearer zanzibar-wrong-key"})
-    return accepted

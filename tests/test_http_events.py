@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 from starlette.types import Message
 
+from access import Caller
 from database import Database, ReadSession
 from errors import DatabaseBusy
 from parameters import EventQuery
@@ -399,7 +400,7 @@ async def hear(folder: Path, **changes: Any) -> list[bytes]:
         return state
 
     async with running_app(folder, change_state=change):
-        feed = Feed(cast("State", shared[0]), EventQuery(), position=0)
+        feed = Feed(cast("State", shared[0]), EventQuery(), caller=Caller("anybody"), position=0)
         return [event.split(b"\n")[0] async for event in feed.events()]
 
 

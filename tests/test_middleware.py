@@ -16,9 +16,9 @@ PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 
 
 def address(peer: str | None, forwarded: str = "") -> str:
-    scope: Scope = {"client": (peer, 1) if peer is not None else None}
-    headers = {b"x-forwarded-for": forwarded.encode("latin-1")} if forwarded else {}
-    return client_address(scope, headers, PROXIES)
+    headers = [(b"x-forwarded-for", line.encode("latin-1")) for line in forwarded.split("\n") if line]
+    scope: Scope = {"client": (peer, 1) if peer is not None else None, "headers": headers}
+    return client_address(scope, PROXIES)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,18 @@ def address(peer: str | None, forwarded: str = "") -> str:
         pytest.param("2001:db8::1", "", "2001:db8::/64", id="version 6 by its network"),
         pytest.param("2001:db8::ffff", "", "2001:db8::/64", id="another address of that network"),
         pytest.param("fd00::1", "2001:db8:0:1::7", "2001:db8:0:1::/64", id="a proxy of version 6"),
+        pytest.param("10.1.1.1", "1.2.3.4\n198.51.100.1", "198.51.100.1", id="a header line for each hop"),
+        pytest.param("10.1.1.1", "198.51.100.1\n10.2.2.2, 10.3.3.3", "198.51.100.1", id="lines and lists mixed"),
+        pytest.param("10.1.1.1", "198.51.100.1:4711", "198.51.100.1", id="a hop with its port"),
+        pytest.param("10.1.1.1", "[2001:db8::7]:443", "2001:db8::/64", id="version 6 with a port"),
+        pytest.param("10.1.1.1", "198.51.100.1, 10.2.2.2:80", "198.51.100.1", id="a proxy with its port"),
+        pytest.param("::ffff:203.0.113.9", "", "203.0.113.9", id="version 4 in the clothes of 6"),
+        pytest.param("::ffff:10.1.1.1", "198.51.100.1", "198.51.100.1", id="a proxy in the clothes of 6"),
+        pytest.param("10.1.1.1", "::ffff:198.51.100.1", "198.51.100.1", id="a hop in the clothes of 6"),
+        pytest.param("10.1.1.1", "1.2.3.4, unknown", "unknown", id="a hop that hides ends the search"),
+        pytest.param("10.1.1.1", "1.2.3.4, 10.9.9.9" + "9" * 70_000, "unknown", id="a hop of 70 KB"),
+        pytest.param("10.1.1.1", "1.2.3.4," + "10.9.9.9," * 5000, "10.9.9.9", id="more hops than are looked at"),
+        pytest.param("fe80::1%eth0", "", "fe80::/64", id="a link's own address"),
         pytest.param(None, "", "unknown", id="no peer"),
         pytest.param("/run/socket", "", "unknown", id="a socket file"),
     ],

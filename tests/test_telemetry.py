@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import errors
 from errors import GrokError
-from telemetry import Measurement, Metrics, redact
+from telemetry import Measurement, Metrics, redact, unquoted
 
 ROOT = Path(__file__).parent.parent
 TEAM = "5f0b1b52-7c1e-4a53-9e0b-0d3b6f0e2a11"
@@ -266,3 +266,17 @@ def test_the_label_of_a_failed_call_is_one_of_few_words() -> None:
     assert len(codes) == len(set(codes)) <= 20
     assert all(code.replace("_", "").isalpha() for code in codes)
     assert errors.GrokThrottled.code in codes
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        pytest.param("xAI answered 422: cannot read 'my parcel:\nlate'", "xAI answered 422", id="words of xAI"),
+        pytest.param(
+            "The answer cannot be used: not JSON.", "The answer cannot be used: not JSON.", id="words of ours"
+        ),
+    ],
+)
+def test_the_log_has_the_status_of_an_error_and_not_what_xai_quotes(reason: str, told: str) -> None:
+    assert unquoted(reason) == told
