@@ -15,6 +15,7 @@ from database import WriteSession
 from errors import IdempotencyMismatch
 from models import Conversation, IdempotencyKey
 from schemas import ConversationIn, Status
+from survival import pass_by
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
 _MOST_PARAMETERS = 500  # of one IN list
@@ -64,6 +65,7 @@ def accept(
     if rows:
         # RETURNING makes SQLAlchemy send one INSERT with many VALUES: one statement, one change of thread
         session.execute(_INSERT_CONVERSATIONS, rows)
+    pass_by("in_acceptance")
     return answers
 
 
