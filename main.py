@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import httpx2
 import uvicorn
@@ -37,6 +38,7 @@ from queue_lock import QueueLock
 from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
 from settings import Settings, check_env_file, describe_problems
+from survival import Supervisor, arm, parse_failpoints
 from telemetry import Metrics, configure_logging, get_logger
 from topics import (
     TOPICS_PATH,
@@ -56,14 +58,16 @@ log = get_logger()
 _CALL_WINDOW_S = 1.01  # what is sent within 1 s may arrive within less: the way takes a varying time
 _UNLIMITED_CALLS = 1_000_000  # the offline analyzer needs no protection from us
 _KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10 ms of CPU a call with 200)
+_PATIENCE_S = 120  # twice what any loop rests at most
 _GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
 
 
-def create_app(settings: Settings | None = None, *, streams: routes.Streams | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """The service. Raises: ValueError, with a sentence for the user, when a setting cannot be used."""
     settings = settings or Settings()
     configure_logging("DEBUG" if settings.debug else settings.log_level, environment=settings.environment)
-    parts = Parts.of(settings, streams=streams)
+    arm(parse_failpoints(settings.failpoints or ""))
+    parts = Parts.of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[routes.State, None]:
@@ -88,10 +92,9 @@ class Parts:
     metrics: Metrics
     topics: tuple[Topic, ...]
     prices: PriceList
-    streams: routes.Streams
 
     @classmethod
-    def of(cls, settings: Settings, *, streams: routes.Streams | None = None) -> "Parts":
+    def of(cls, settings: Settings) -> "Parts":
         """Raises: ValueError, when a file or the database's address cannot be used."""
         metrics = Metrics()
         return cls(
@@ -99,7 +102,6 @@ class Parts:
             metrics,
             load_topics(settings.topics_file or TOPICS_PATH),
             PriceList.load(settings.prices_file or PRICES_PATH, usd_per_1k_tokens=settings.grok_cost_per_1k),
-            streams or routes.Streams(),
         )
 
     def local_analyzer(self) -> LocalAnalyzer:
@@ -115,10 +117,11 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     model = model_of(settings)
     key_check = KeyCheck(client, parts.prices, model=model, needed=settings.effective_grok_mode == "real")
     upkeep = build_upkeep(settings, parts, reader=reader, processor=processor)
-    worker = asyncio.create_task(processor.run(), name="processor")
+    supervisor = Supervisor(patience_s=_PATIENCE_S, on_restart=parts.metrics.count_restart)
+    worker = asyncio.create_task(supervisor.keep("processor", processor.run, beats=lambda: processor.beats))
     beside = [
-        asyncio.create_task(key_check.watch(), name="key-check"),
-        asyncio.create_task(upkeep.run(), name="upkeep"),
+        asyncio.create_task(supervisor.keep("key-check", key_check.watch, beats=lambda: key_check.beats)),
+        asyncio.create_task(supervisor.keep("upkeep", upkeep.run, beats=lambda: upkeep.beats)),
     ]
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
     state: routes.State = {
@@ -136,7 +139,7 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "key_check": key_check,
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
-        "streams": parts.streams,
+        "streams": routes.Streams(),
         "budget_usd": settings.grok_daily_budget_usd,
         "topics": parts.topics,
         "former_topics": former_ids(parts.topics),
@@ -144,13 +147,11 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     try:
         yield state
     finally:
+        supervisor.end()
         processor.stop()
         for task in beside:
             task.cancel()
-        await asyncio.wait([*beside, worker])
-        for task in beside:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("task_died", task=task.get_name(), exc_info=error)
+        await asyncio.gather(*beside, return_exceptions=True)
         await worker
 
 
@@ -256,6 +257,7 @@ def build_processor(settings: Settings, parts: Parts, reader: Reader) -> BatchPr
             max_calls=settings.grok_max_concurrency,
             poll_interval_s=settings.poll_interval_seconds,
             call_deadline_s=settings.grok_timeout_seconds,
+            lease=timedelta(seconds=settings.lease_seconds),
         ),
         queue_lock=QueueLock(parts.database.file) if parts.database.file else None,
         metrics=parts.metrics,
@@ -283,8 +285,7 @@ def main() -> None:
     try:
         check_env_file()
         settings = Settings()
-        streams = routes.Streams()
-        app = create_app(settings, streams=streams)
+        app = create_app(settings)
     except ValidationError as error:
         sys.exit(_refuse(describe_problems(error)))
     except (TopicsInvalid, PricesInvalid, ValueError) as error:
@@ -306,18 +307,16 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    _run(Server(config, streams))
+    _run(Server(config))
 
 
 class Server(uvicorn.Server):
-    """Ends the event streams first: uvicorn waits for every open answer, and these end at no other word."""
-
-    def __init__(self, config: uvicorn.Config, streams: routes.Streams) -> None:
-        super().__init__(config)
-        self._streams = streams
+    """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._streams.end()
+        state = cast("routes.State", self.lifespan.state)
+        state["streams"].end()
+        state["processor"].stop()  # nothing more is claimed while requests end
         await super().shutdown(sockets)
 
 

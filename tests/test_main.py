@@ -49,6 +49,11 @@ def start(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         pytest.param({"GROK_PACK_SIZE": "51"}, "GROK_PACK_SIZE", id="packs too large"),
         pytest.param({"GROK_DAILY_BUDGET_USD": "-1"}, "GROK_DAILY_BUDGET_USD", id="a budget below nothing"),
         pytest.param({"CANARY_SHARE": "1.1"}, "CANARY_SHARE", id="more canaries than rows"),
+        pytest.param({"FAILPOINTS": "after_lunch:kill"}, "after_lunch", id="a failpoint that is none"),
+        pytest.param({"FAILPOINTS": "after_claim:die"}, "after_claim:die", id="an action that is none"),
+        pytest.param(
+            {"FAILPOINTS": "after_claim:kill", "ENVIRONMENT": "production"}, "ENVIRONMENT", id="faults in production"
+        ),
         pytest.param({"TRUSTED_PROXIES": "everybody"}, "everybody", id="a network that is none"),
     ],
 )
