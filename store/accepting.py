@@ -1,6 +1,7 @@
 """Take conversations in: what is new becomes a pending row, what was sent before is recognised."""
 
 import hashlib
+import os
 import random
 import secrets
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ _MOST_PARAMETERS = 500  # of one IN list
 _INSERT_CONVERSATIONS = insert(Conversation).returning(Conversation.id)
 # Ids must be unique, not secret; the kernel's random bytes would be a system call for each row.
 _RANDOM = random.Random(secrets.randbits(256))
+os.register_at_fork(after_in_child=lambda: _RANDOM.seed(secrets.randbits(256)))  # two processes draw other ids
 
 
 @dataclass(frozen=True, slots=True)
