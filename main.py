@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import cast
 
 import httpx2
@@ -282,6 +283,7 @@ def now() -> datetime:
 
 def main() -> None:
     """Start the service; a setting that cannot be used ends it with a sentence and status 2."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves there is nothing to hand back: Ctrl-C just ends it
     try:
         check_env_file()
         settings = Settings()
@@ -313,6 +315,11 @@ def main() -> None:
 class Server(uvicorn.Server):
     """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal hurries nothing: uvicorn would leave out the handing back, which takes seconds at most."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state = cast("routes.State", self.lifespan.state)
         state["streams"].end()
@@ -322,7 +329,8 @@ class Server(uvicorn.Server):
 
 def _run(server: Server) -> None:
     """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
