@@ -23,7 +23,7 @@ DEADLY = "the text that nobody survives"
 
 @pytest.fixture
 def xai() -> Generator[FakeXaiServer]:
-    with running_fake_xai(FakeXai(latency_s=0.1)) as running:
+    with running_fake_xai(FakeXai(latency_s=0.03)) as running:
         yield running
 
 
