@@ -29,6 +29,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from errors import DatabaseBusy, Draining, InsightsError, Overloaded, StorageFull, StorageUnusable
+from survival import pass_by
 from telemetry import get_logger
 
 ReadSession = NewType("ReadSession", Connection)  # queries take this
@@ -45,10 +46,7 @@ _MOST_RUNS_OF_A_UNIT = 3  # each further one for a key that another replica stor
 _CHECKPOINT_EVERY_S = 1.0
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
 _UNUSABLE_FILE = {
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_CANTOPEN,
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN),
     sqlite3.SQLITE_NOTADB,
 }
 _LOCKED_ROW = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
@@ -217,7 +215,9 @@ class Database:
         try:
             for job in group:
                 _run_unit(session, job)
+            pass_by("before_commit")
             connection.exec_driver_sql("COMMIT")
+            pass_by("after_commit")
         except BaseException:
             with suppress(SQLAlchemyError):  # SQLite has already rolled back when the disk is full
                 connection.exec_driver_sql("ROLLBACK")
@@ -226,8 +226,9 @@ class Database:
     def _checkpoint(self) -> None:
         try:
             with self._write_engine.connect() as connection:
+                pass_by("before_checkpoint")
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer goes on
             log.warning("checkpoint_failed", error=type(error).__name__)
 
 

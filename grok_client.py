@@ -62,6 +62,11 @@ class Analyzer(Protocol):
 
     fingerprint: str
 
+    @property
+    def on_the_wire(self) -> int:
+        """Calls that are sent and unanswered now; each ends at its deadline."""
+        ...
+
     async def analyze(self, texts: Sequence[str]) -> PackAnswer: ...
 
     def wait_s(self) -> float: ...
@@ -128,6 +133,7 @@ class GrokClient:
         self._secret = http.headers.get("authorization", "").removeprefix("Bearer ")
         self._conversation_id = str(uuid.uuid5(uuid.NAMESPACE_OID, template.prompt.version))
         self.lane = lane
+        self.on_the_wire = 0
         self.fingerprint = f"{template.model}\n{template.effort}\n{template.prompt.version}"
 
     async def analyze(self, texts: Sequence[str]) -> PackAnswer:
@@ -262,6 +268,7 @@ class GrokClient:
         if content is not None:
             headers["content-type"] = "application/json"
         request = self._http.stream(method, path, content=content, headers=headers, extensions={"trace": watch})
+        self.on_the_wire += 1
         try:
             async with asyncio.timeout(self._limits.deadline_s), request as response:
                 body = await _read_capped(response)
@@ -269,6 +276,8 @@ class GrokClient:
             raise GrokUnavailable(f"xAI gave no whole answer within {self._limits.deadline_s:g} s.") from exc
         except httpx2.HTTPError as exc:
             raise GrokUnavailable(f"xAI cannot be reached ({type(exc).__name__}).") from exc
+        finally:
+            self.on_the_wire -= 1
         return response.status_code, response.headers, self._hide_key(body)
 
     def _hide_key(self, body: str) -> str:

@@ -14,6 +14,7 @@ import store
 from database import Database
 from schemas import ConversationIn
 from store import Accepted, Idempotency, Submission
+from survival import pass_by
 
 _MOST_ROWS_A_GROUP = 5_000
 
@@ -68,6 +69,7 @@ class Intake:
         submissions = [waiting.submission for waiting in group]
         try:
             answers = await self._database.write(partial(store.accept, submissions=submissions, now=self._now()))
+            pass_by("after_acceptance")
         except Exception as error:  # noqa: BLE001 - each caller must hear it, whatever it is
             for waiting in group:
                 _answer(waiting, error)

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import cast
 
 import httpx2
 import uvicorn
@@ -38,6 +40,7 @@ from queue_lock import QueueLock
 from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
 from settings import Settings, check_env_file, describe_problems
+from survival import Supervisor, arm, parse_failpoints
 from telemetry import Metrics, configure_logging, get_logger
 from topics import (
     TOPICS_PATH,
@@ -57,13 +60,15 @@ log = get_logger()
 _CALL_WINDOW_S = 1.01  # what is sent within 1 s may arrive within less: the way takes a varying time
 _UNLIMITED_CALLS = 1_000_000  # the offline analyzer needs no protection from us
 _KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10 ms of CPU a call with 200)
+_PATIENCE_S = 120  # twice what any loop rests at most
 _GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
 
 
-def create_app(settings: Settings | None = None, *, streams: routes.Streams | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """The service. Raises: ValueError, with a sentence for the user, when a setting cannot be used."""
     settings = settings or Settings()
     configure_logging("DEBUG" if settings.debug else settings.log_level, environment=settings.environment)
+    arm(parse_failpoints(settings.failpoints or ""))
     keys = open_keys(
         [key.get_secret_value() for key in settings.api_keys],
         settings.api_keys_file,
@@ -72,7 +77,7 @@ def create_app(settings: Settings | None = None, *, streams: routes.Streams | No
         monotonic=time.monotonic,
         now=now,
     )
-    parts = Parts.of(settings, streams=streams)
+    parts = Parts.of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[routes.State, None]:
@@ -97,10 +102,9 @@ class Parts:
     metrics: Metrics
     topics: tuple[Topic, ...]
     prices: PriceList
-    streams: routes.Streams
 
     @classmethod
-    def of(cls, settings: Settings, *, streams: routes.Streams | None = None) -> "Parts":
+    def of(cls, settings: Settings) -> "Parts":
         """Raises: ValueError, when a file or the database's address cannot be used."""
         metrics = Metrics()
         return cls(
@@ -108,7 +112,6 @@ class Parts:
             metrics,
             load_topics(settings.topics_file or TOPICS_PATH),
             PriceList.load(settings.prices_file or PRICES_PATH, usd_per_1k_tokens=settings.grok_cost_per_1k),
-            streams or routes.Streams(),
         )
 
     def local_analyzer(self) -> LocalAnalyzer:
@@ -124,10 +127,11 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     model = model_of(settings)
     key_check = KeyCheck(client, parts.prices, model=model, needed=settings.effective_grok_mode == "real")
     upkeep = build_upkeep(settings, parts, reader=reader, processor=processor)
-    worker = asyncio.create_task(processor.run(), name="processor")
+    supervisor = Supervisor(patience_s=_PATIENCE_S, on_restart=parts.metrics.count_restart)
+    worker = asyncio.create_task(supervisor.keep("processor", processor.run, beats=lambda: processor.beats))
     beside = [
-        asyncio.create_task(key_check.watch(), name="key-check"),
-        asyncio.create_task(upkeep.run(), name="upkeep"),
+        asyncio.create_task(supervisor.keep("key-check", key_check.watch, beats=lambda: key_check.beats)),
+        asyncio.create_task(supervisor.keep("upkeep", upkeep.run, beats=lambda: upkeep.beats)),
     ]
     log.info("started", grok_mode=settings.effective_grok_mode, database=parts.database.dialect)
     state: routes.State = {
@@ -145,7 +149,7 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
         "key_check": key_check,
         "pack_size": reader.pack_size,
         "metrics": parts.metrics,
-        "streams": parts.streams,
+        "streams": routes.Streams(),
         "budget_usd": settings.grok_daily_budget_usd,
         "topics": parts.topics,
         "former_topics": former_ids(parts.topics),
@@ -153,13 +157,11 @@ async def serve(settings: Settings, parts: Parts, http: httpx2.AsyncClient) -> A
     try:
         yield state
     finally:
+        supervisor.end()
         processor.stop()
         for task in beside:
             task.cancel()
-        await asyncio.wait([*beside, worker])
-        for task in beside:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("task_died", task=task.get_name(), exc_info=error)
+        await asyncio.gather(*beside, return_exceptions=True)
         await worker
 
 
@@ -265,6 +267,7 @@ def build_processor(settings: Settings, parts: Parts, reader: Reader) -> BatchPr
             max_calls=settings.grok_max_concurrency,
             poll_interval_s=settings.poll_interval_seconds,
             call_deadline_s=settings.grok_timeout_seconds,
+            lease=timedelta(seconds=settings.lease_seconds),
         ),
         queue_lock=QueueLock(parts.database.file) if parts.database.file else None,
         metrics=parts.metrics,
@@ -289,11 +292,11 @@ def now() -> datetime:
 
 def main() -> None:
     """Start the service; a setting that cannot be used ends it with a sentence and status 2."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves there is nothing to hand back: Ctrl-C just ends it
     try:
         check_env_file()
         settings = Settings()
-        streams = routes.Streams()
-        app = create_app(settings, streams=streams)
+        app = create_app(settings)
     except ValidationError as error:
         sys.exit(_refuse(describe_problems(error)))
     except (TopicsInvalid, PricesInvalid, ValueError) as error:
@@ -315,24 +318,28 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    _run(Server(config, streams))
+    _run(Server(config))
 
 
 class Server(uvicorn.Server):
-    """Ends the event streams first: uvicorn waits for every open answer, and these end at no other word."""
+    """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
 
-    def __init__(self, config: uvicorn.Config, streams: routes.Streams) -> None:
-        super().__init__(config)
-        self._streams = streams
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal hurries nothing: uvicorn would leave out the handing back, which takes seconds at most."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._streams.end()
+        state = cast("routes.State", self.lifespan.state)
+        state["streams"].end()
+        state["processor"].stop()  # nothing more is claimed while requests end
         await super().shutdown(sockets)
 
 
 def _run(server: Server) -> None:
     """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

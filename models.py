@@ -131,8 +131,9 @@ class Conversation(Base):
         CheckConstraint("length(text) BETWEEN 1 AND 10000", "text_length"),
         CheckConstraint("attempts >= 0 AND rescues >= 0", "counts_not_negative"),
         CheckConstraint("reread_at IS NULL OR due_at IS NOT NULL", "reread_while_open"),
-        # the claim: due_at <= :now ORDER BY due_at
+        # the claim: due_at <= :now ORDER BY due_at; and the next of those whose owners died
         _partial_index("ix_conversations_due_at", "due_at", where="due_at IS NOT NULL"),
+        _partial_index("ix_conversations_rescued", "due_at", where="rescues > 0 AND due_at IS NOT NULL"),
         # accept: has this sender's key been stored before?
         _partial_index("uq_conversations_external_id", "external_id", unique=True, where="external_id IS NOT NULL"),
         # list and retry of the few that failed or were skipped

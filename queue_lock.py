@@ -1,11 +1,13 @@
 """Who may work the queue of a SQLite file: the process that holds the lock beside it, alone, for as long as it lives.
 
 It stands alone because the operating system lets go of the lock at the very moment its owner dies, however it dies:
-whoever gets it next knows that every claimed row is abandoned, without waiting for a lease to end.
+whoever gets it next knows that every claimed row is abandoned, without waiting for a lease to end. An owner that is
+stopped, not dead, keeps it: when its file was last touched says whether the owner still works.
 """
 
 import fcntl
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -33,6 +35,13 @@ class QueueLock:
             return False
         self._descriptor = descriptor
         return True
+
+    def beat(self, now: datetime) -> datetime:
+        """As the owner: say that the queue is worked. For others: when the owner last said so."""
+        if self._descriptor is not None:
+            os.utime(self._descriptor, (now.timestamp(), now.timestamp()))
+            return now
+        return datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
 
     def release(self) -> None:
         if self._descriptor is not None:

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
         default="development",
         description="development, test or production, which asks for keys; named in every log line.",
     )
+    failpoints: str | None = Field(
+        default=None, description="Faults to play, for tests of the service itself; see TESTING.md."
+    )
     debug: bool = Field(default=False, description="Log at DEBUG, whatever LOG_LEVEL says.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG, INFO, WARNING or ERROR."
@@ -103,6 +106,9 @@ class Settings(BaseSettings):
     error_threshold: int = Field(default=5, ge=1, le=1000, description="Failed calls in a row that open the breaker.")
     circuit_breaker_cooldown_seconds: float = Field(
         default=10, ge=0.1, le=3600, description="How long an open breaker waits before it probes, in seconds."
+    )
+    lease_seconds: float = Field(
+        default=60, ge=1, le=3600, description="After so long another host takes what a dead one was reading."
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="Unusable answers after which a row is failed.")
     retention_days: float | None = Field(
@@ -158,6 +164,8 @@ class Settings(BaseSettings):
     def _agree(self) -> Self:
         if not self.min_batch_size <= self.start_batch_size <= self.max_batch_size:
             raise ValueError("MIN_BATCH_SIZE <= START_BATCH_SIZE <= MAX_BATCH_SIZE must hold")
+        if self.failpoints and self.environment == "production":
+            raise ValueError("FAILPOINTS breaks the service on purpose: remove it, or ENVIRONMENT=production")
         if self.grok_mode == "real" and self.grok_key is None:
             raise ValueError("GROK_MODE=real needs GROK_KEY; without a key use GROK_MODE=mock")
         address = urlsplit(self.grok_base_url)

@@ -54,10 +54,12 @@ class Upkeep:
         self._on_erased = on_erased
         self._ordered = asyncio.Event()
         self._words_to_forget = False
+        self.beats = 0
 
     async def run(self) -> None:
         tidied_at: datetime | None = None
         while True:
+            self.beats += 1
             if tidied_at is None or (self._now() - tidied_at).total_seconds() >= _TIDY_EVERY_S:
                 forgot = await survive(self.forget_old, "retention_failed")
                 renamed = await survive(self.rename_topics, "renaming_failed")
@@ -98,6 +100,7 @@ class Upkeep:
         total = 0
         while self._renamed and (changed := await self._database.write(unit, alone=True)):
             total += changed
+            self.beats += 1
         if total:
             log.info("topics_renamed", insights=total)
 
@@ -123,6 +126,7 @@ class Upkeep:
             step = Step(order.number, order.requested_at, order.place, due.until, due.conversation_ids)
             if await self._database.write(partial(store.requeue, step=step, now=self._now())):
                 self._on_requeued()
+            self.beats += 1
 
     async def merge_words(self) -> None:
         """SQLite's full text keeps erased words until its parts are merged: do that, a little at a time."""
@@ -147,5 +151,6 @@ class Upkeep:
         total = Erased()
         while (erased := await self._database.write(unit, alone=True)) is not None:
             total = total.and_also(erased)
+            self.beats += 1
             self._forget_words()
         return total

@@ -46,6 +46,7 @@ class KeyCheck:
         self._prices = prices
         self._model = model
         self._verdict: Verdict = "unchecked" if needed else "not_needed"
+        self.beats = 0
         self._details = "xAI has not been asked yet." if needed else "The offline analyzer needs no key."
 
     @property
@@ -63,6 +64,7 @@ class KeyCheck:
     async def watch(self) -> None:
         """Ask at the start, and every minute while something has to be mended: nobody else may call meanwhile."""
         while self._verdict != "not_needed":
+            self.beats += 1
             if self._verdict == "unchecked" or self._client.lane.outage is not None:
                 await self.run()
             await asyncio.sleep(_AGAIN_S)

@@ -110,6 +110,10 @@ class Reader:
         """Seconds until asking makes sense; 0.0 when it does now."""
         return self._analyzer.wait_s()
 
+    @property
+    def on_the_wire(self) -> int:
+        return self._analyzer.on_the_wire
+
     async def sort(self, claims: Sequence[Claim]) -> Batch:
         """Every claim gets its outcome here, or waits in one of the packs, or joins a question that is under way."""
         outcomes, questions = await asyncio.to_thread(self._judge, claims)  # a long text takes milliseconds

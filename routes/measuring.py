@@ -54,7 +54,7 @@ def _of_worker(state: State) -> list[Measurement]:
         Measurement.of(
             "insights_worker_last_tick_timestamp_seconds",
             "When the worker last made progress or rested, in seconds since 1970.",
-            None if ticked_at is None else ticked_at.timestamp(),
+            ticked_at.timestamp(),
         ),
         Measurement.of(
             "insights_pack_size", "Conversations that travel in one call to Grok, now.", state["pack_size"].current

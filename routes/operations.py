@@ -12,12 +12,12 @@ import queries
 from answers import Summary
 from errors import InsightsError, Overloaded
 from routes.measuring import measure
-from routes.shared import JSONAnswer, StateDep, errors_of
+from routes.shared import JSONAnswer, State, StateDep, errors_of
 from routes.summary import summarize
 from telemetry import METRICS_TYPE
 
 _HEALTH_PATIENCE_S = 1  # a probe waits some seconds
-_STALLED_S = 30  # a worker whose last turn is older makes no progress
+STALLED_S = 30  # a worker whose last turn is older makes no progress
 _SCRAPE_PATIENCE_S = 5  # Prometheus gives a scrape 10
 
 operations = APIRouter(tags=["operations"])
@@ -57,15 +57,28 @@ async def check_health(state: StateDep) -> Response:
 async def check_ready(state: StateDep) -> Response:
     if not await state["database"].schema_is_current():
         raise Overloaded("The database schema is not the one of this version; restart the service to migrate.")
-    ticked_at = state["processor"].ticked_at
-    stalled = ticked_at is None or (datetime.now(UTC) - ticked_at).total_seconds() > _STALLED_S
-    if stalled or not state["worker_running"]():
+    if not state["worker_running"]() or await _stands_still(state):
         raise Overloaded("The worker makes no progress; see the log.", retry_after_s=5)
     if (outage := state["lane"].outage) is not None:
         raise Overloaded(f"Grok cannot be used, conversations wait. {outage.details}", retry_after_s=30)
     check = state["key_check"]
     answer: answers.Ready = {"status": "ready", "grok": check.verdict, "details": check.details}
     return JSONAnswer(answer)
+
+
+async def _stands_still(state: State) -> bool:
+    """No turn for too long, here or where the queue is owned; or nothing found though rows have long been due."""
+    now, processor = datetime.now(UTC), state["processor"]
+    if _is_old(processor.ticked_at, now=now):
+        return True
+    if processor.idle_since is None or not _is_old(processor.idle_since, now=now):
+        return False
+    due_since = await state["database"].read(partial(queries.oldest_due, now=now))
+    return due_since is not None and _is_old(due_since, now=now)
+
+
+def _is_old(moment: datetime, *, now: datetime) -> bool:
+    return (now - moment).total_seconds() > STALLED_S
 
 
 @operations.get(

@@ -1,6 +1,7 @@
 """Take conversations in: what is new becomes a pending row, what was sent before is recognised."""
 
 import hashlib
+import os
 import random
 import secrets
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from database import WriteSession
 from errors import IdempotencyMismatch
 from models import Conversation, IdempotencyKey
 from schemas import ConversationIn, Status
+from survival import pass_by
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
 _MOST_PARAMETERS = 500  # of one IN list
 _INSERT_CONVERSATIONS = insert(Conversation).returning(Conversation.id)
 # Ids must be unique, not secret; the kernel's random bytes would be a system call for each row.
 _RANDOM = random.Random(secrets.randbits(256))
+os.register_at_fork(after_in_child=lambda: _RANDOM.seed(secrets.randbits(256)))  # two processes draw other ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def accept(
     if rows:
         # RETURNING makes SQLAlchemy send one INSERT with many VALUES: one statement, one change of thread
         session.execute(_INSERT_CONVERSATIONS, rows)
+    pass_by("in_acceptance")
     return answers
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, case, delete, select, update
+from sqlalchemy import Row, Select, case, delete, select, update
 from sqlalchemy import text as sql
 
 from database import WriteSession
@@ -17,7 +17,9 @@ from store.correcting import find_corrections, keep_correction
 from store.insights import Change, add_insights, change_insights, find_insights, judged
 from store.tallies import add_tallies, insert_of
 
-MAX_RESCUES = 3  # a row whose owner died this often is taken to be the cause
+MAX_RESCUES = 3  # a row whose owner died more often is taken to be the cause
+_SUSPECT_RESCUES = 2  # one death is an accident: its rows are read at once, as before
+_RESCUES_IF_CLAIMED = Conversation.rescues + case((Conversation.status == Status.PROCESSING, 1), else_=0)
 _ONLY_SHOWN = {"summary", "language", "injection_suspected", "unlisted_topics"}  # of an analysis; nobody asks by them
 
 
@@ -74,50 +76,33 @@ class Released:
 Outcome = Completed | Skipped | Failed | Released
 
 
-def claim_batch(session: WriteSession, *, limit: int, now: datetime, lease: timedelta) -> list[Claim]:
-    """Take up to `limit` due conversations until `now + lease`, longest due first.
+def claim_batch(
+    session: WriteSession, *, limit: int, now: datetime, lease: timedelta, most_rescues: int | None = None
+) -> list[Claim]:
+    """Take up to `limit` due conversations until `now + lease`, longest due first, and a suspect beside them.
 
     One statement claims, so no two workers get the same row. A row that was still claimed by a dead owner counts a
-    rescue; one rescued more than MAX_RESCUES times is failed here as poison and not returned.
+    rescue. One rescued twice is a suspect: of those a process has one in hand, and one that the next death would end
+    is in hand all alone; so nobody is failed as poison for what another row did. `most_rescues`: of any row that this
+    process has in hand, None when it has none.
     Source: https://www.postgresql.org/docs/current/sql-select.html (SKIP LOCKED)
     """
-    due = (
+    suspects: list[Claim] = []
+    if (most_rescues or 0) < _SUSPECT_RESCUES:
+        suspect = _next_suspect(session, now=now)
+        if suspect is not None and suspect.rescues == MAX_RESCUES:
+            return [] if most_rescues is not None else _claim(session, suspect.ids, until=now + lease)
+        if suspect is not None:
+            suspects = _claim(session, suspect.ids, until=now + lease)
+    innocents = (
         select(Conversation.id)
-        .where(Conversation.due_at <= now)
+        .where(Conversation.due_at <= now, _RESCUES_IF_CLAIMED < _SUSPECT_RESCUES)
         .order_by(Conversation.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")  # PostgreSQL runs a CTE once; a subquery it may run for every row, and then the limit holds nothing
     )
-    statement = (
-        update(Conversation)
-        .where(Conversation.id.in_(select(due.c.id)))
-        .values(
-            status=Status.PROCESSING,
-            due_at=now + lease,
-            lease_epoch=Conversation.lease_epoch + 1,
-            rescues=Conversation.rescues + case((Conversation.status == Status.PROCESSING, 1), else_=0),
-        )
-        .returning(
-            Conversation.id,
-            Conversation.lease_epoch,
-            Conversation.text,
-            Conversation.author,
-            Conversation.timestamp,
-            Conversation.created_at,
-            Conversation.attempts,
-            Conversation.rescues,
-            Conversation.reread_at,
-        )
-    )
-    claims = [_to_claim(row) for row in session.execute(statement)]
-    claims.sort(key=lambda claim: claim.conversation_id)
-    poison = [claim for claim in claims if claim.rescues > MAX_RESCUES]
-    add_tallies(session, Counter(Tally.REREAD_KEPT for claim in poison if claim.reread_at is not None))
-    for claim in poison:
-        _save_failed(session, Failed(claim, "poison", f"The service died {claim.rescues} times while it had this row."))
-    add_tallies(session, Counter(Tally.POISON for _ in poison))
-    return [claim for claim in claims if claim.rescues <= MAX_RESCUES]
+    return suspects + _claim(session, select(innocents.c.id), until=now + lease)
 
 
 def save_outcomes(session: WriteSession, outcomes: Sequence[Outcome], *, now: datetime) -> list[Claim]:
@@ -147,10 +132,13 @@ def renew_leases(session: WriteSession, claims: Sequence[Claim], *, until: datet
 
 
 def release_abandoned(session: WriteSession, *, now: datetime) -> int:
-    """Make every claimed row due at once; only for the one who holds the queue alone. Returns how many there were."""
+    """Make every claimed row due at once; only for the one who holds the queue alone. Returns how many there were.
+
+    One that is due already keeps its place: suspects take turns, so that many deaths do not fall on the same.
+    """
     statement = (
         update(Conversation)
-        .where(Conversation.due_at.is_not(None), Conversation.status == Status.PROCESSING)
+        .where(Conversation.due_at > now, Conversation.status == Status.PROCESSING)
         .values(due_at=now)
     )
     return session.execute(statement).rowcount
@@ -177,6 +165,59 @@ def retry_failed(session: WriteSession, *, now: datetime) -> int:
     """Send every failed conversation back to pending; returns how many."""
     set_aside = sql("status IN ('failed', 'skipped')")  # the condition of the index, literally: SQLite needs it so
     return session.execute(_retry_statement(now).where(Conversation.status == Status.FAILED, set_aside)).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    ids: Select[str]
+    rescues: int
+
+
+def _next_suspect(session: WriteSession, *, now: datetime) -> _Suspect | None:
+    """The suspect that has been due longest, when it is not yet poison: that is failed here."""
+    statement = (
+        select(Conversation.id, _RESCUES_IF_CLAIMED.label("rescues"))
+        .where(sql("rescues > 0"), Conversation.due_at <= now, _RESCUES_IF_CLAIMED >= _SUSPECT_RESCUES)
+        .order_by(Conversation.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    while (row := session.execute(statement).one_or_none()) is not None:
+        ids = select(Conversation.id).where(Conversation.id == row.id)
+        if row.rescues <= MAX_RESCUES:
+            return _Suspect(ids, row.rescues)
+        for claim in _claim(session, ids, until=now):
+            _save_failed(
+                session, Failed(claim, "poison", f"The service died {claim.rescues} times while it had this row.")
+            )
+            add_tallies(session, Counter([Tally.POISON, *([Tally.REREAD_KEPT] if claim.reread_at else [])]))
+    return None
+
+
+def _claim(session: WriteSession, ids: Select[str], *, until: datetime) -> list[Claim]:
+    statement = (
+        update(Conversation)
+        .where(Conversation.id.in_(ids))
+        .values(
+            status=Status.PROCESSING,
+            due_at=until,
+            lease_epoch=Conversation.lease_epoch + 1,
+            rescues=_RESCUES_IF_CLAIMED,
+        )
+        .returning(
+            Conversation.id,
+            Conversation.lease_epoch,
+            Conversation.text,
+            Conversation.author,
+            Conversation.timestamp,
+            Conversation.created_at,
+            Conversation.attempts,
+            Conversation.rescues,
+            Conversation.reread_at,
+        )
+    )
+    claims = [_to_claim(row) for row in session.execute(statement)]
+    return sorted(claims, key=lambda claim: claim.conversation_id)
 
 
 def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:

@@ -57,6 +57,9 @@ class Metrics:
         self._failures = counter("insights_conversations_failed", "Conversations that failed, by the error.", ["error"])
         self._fenced = counter("insights_outcomes_fenced", "Outcomes refused: another worker had taken the row.")
         self._rescued = counter("insights_rescued_claims", "Claims of rows whose owner has died at least once.")
+        self._restarts = counter("insights_loop_restarts", "Loops that died or hung and were started again.", ["loop"])
+        for loop in ("processor", "upkeep", "key-check"):
+            self._restarts.labels(loop)
         self._tokens = counter("insights_estimated_tokens", "Tokens used by Grok, as it reports them.", ["kind"])
         self._cost = counter("insights_estimated_cost_usd", "Cost of the calls to Grok, in USD.")
         self._commit_units = histogram(
@@ -106,6 +109,10 @@ class Metrics:
 
     def count_rescued(self, claims: int) -> None:
         self._rescued.inc(claims)
+
+    def count_restart(self, loop: str) -> None:
+        """`loop` is processor, upkeep or key-check."""
+        self._restarts.labels(loop).inc()
 
     def observe_commit(self, units: int, seconds: float) -> None:
         """Called on the writer's thread."""

@@ -1,6 +1,7 @@
 """What several test modules stand on: a service in a child process, xAI by script, and a clock turned by hand."""
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from settings import Settings
 from tests.fake_xai import FakeXai, FakeXaiTransport
 from tests.fake_xai_answers import XAI, Answer, Draft, Json, score_of
 from tests.fake_xai_faults import Choice, Fault
+from tests.nursery import Forked, Nursery
 
 __all__ = [
     "ROOT",
@@ -152,7 +154,9 @@ class Service:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    nursery: Nursery | None = None  # forked there, it starts in a tenth of the time
+    process: subprocess.Popen[bytes] | Forked | None = None
+    log_name: str = "service.log"
 
     @property
     def url(self) -> str:
@@ -164,10 +168,32 @@ class Service:
 
     @property
     def log(self) -> Path:
-        return self.folder / "service.log"
+        return self.folder / self.log_name
 
-    def start(self) -> None:
-        """Return once `/ready` says so."""
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, **more: str) -> None:
+        """Return once `/ready` says so; `more` is of this start only."""
+        self.launch(**more)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        self.wait_until_ready_or_ended()
+        if not self.is_running:
+            raise AssertionError(f"the service ended at its start: {self.log.read_text()[-2000:]}")
+
+    def wait_until_ready_or_ended(self) -> None:
+        wait_until(lambda: self.is_ready() or not self.is_running, within_s=_START_S)
+
+    def launch(self, **more: str) -> None:
+        """Start it, and do not wait."""
         environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": f"sqlite:///{self.file}",
@@ -176,21 +202,34 @@ class Service:
             "RATE_LIMIT_REQUESTS": str(_NO_LIMIT),
             "ENVIRONMENT": "test",
             **self.environment,
+            **more,
         }
+        if self.nursery is not None:
+            self.process = self.nursery.start(environment=environment, folder=self.folder, log=self.log)
+            return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "main.py")], cwd=self.folder, env=environment, stderr=log, stdout=log
             )
-        wait_until(self._is_ready, within_s=_START_S)
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self._end_by(signal.SIGKILL)
 
-    def stop(self) -> float:
-        """SIGTERM; how many seconds it took to end."""
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """How many seconds it took to end after the signal."""
         started = time.monotonic()
-        self._signal(signal.SIGTERM)
+        self._end_by(number)
         return time.monotonic() - started
+
+    def signal(self, number: int) -> None:
+        """Send it, and do not wait for the end."""
+        if self.process is not None and self.is_running:
+            self.process.send_signal(number)
+
+    def wait_for_end(self, *, within_s: float = _START_S) -> int:
+        """Its status; what a signal has ended, is that signal's number below zero."""
+        assert self.process is not None
+        return self.process.wait(timeout=within_s)
 
     def client(self) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
@@ -206,18 +245,20 @@ class Service:
         finally:
             connection.close()
 
-    def _signal(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-            self.process.wait(timeout=_START_S)
+    def _end_by(self, number: int) -> None:
+        if self.is_running:
+            self.signal(number)
+            self.wait_for_end()
 
-    def _is_ready(self) -> bool:
-        if self.process is not None and self.process.poll() is not None:
-            raise AssertionError(f"the service ended at its start: {self.log.read_text()[-2000:]}")
+    def is_ready(self) -> bool:
+        asking = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)  # lighter than a client of httpx2's
         try:
-            return httpx2.get(f"{self.url}/ready", trust_env=False).status_code == 200
-        except httpx2.TransportError:
+            asking.request("GET", "/ready")
+            return asking.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            asking.close()
 
 
 @contextmanager

@@ -64,6 +64,10 @@ class ScriptedAnalyzer:
         changed = self.react(texts) if self.react is not None else None
         return PackAnswer(changed or [analysis_of(text) for text in texts], self.model, "call", self.latency_ms)
 
+    @property
+    def on_the_wire(self) -> int:
+        return int(self.hold is not None and not self.hold.is_set())
+
     def wait_s(self) -> float:
         return self.told_wait_s
 

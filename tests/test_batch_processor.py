@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-import batch_processor
+import batch_processor.processing
 import queries
 import store
 from batch_processor import BatchProcessor, ProcessorLimits
@@ -446,7 +446,7 @@ async def test_a_processor_told_to_stop_leaves_no_task_behind(make_processor: Ma
 async def test_a_processor_that_seldom_polls_still_shows_that_it_lives(
     make_processor: MakeProcessor, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_processor, "_TICK_EVERY_S", 0.01)
+    monkeypatch.setattr(batch_processor.processing, "_TICK_EVERY_S", 0.01)
     processor = make_processor(ScriptedAnalyzer(), limits=SELDOM)
     running = asyncio.create_task(processor.run())
     await asyncio.sleep(0.05)
@@ -604,13 +604,85 @@ async def test_a_turn_that_fails_is_no_progress(
 
     await asyncio.sleep(0.05)
     clock.turn(40)
-    await asyncio.sleep(1.1)
+    await until(lambda: _has_beaten(processor, 2))
     ticked_at = processor.ticked_at
     database.faults = []
     processor.stop()
     await running
 
     assert ticked_at == started_at
+
+
+async def _has_beaten(processor: BatchProcessor, times: int) -> bool:
+    return processor.beats >= times
+
+
+async def _more_beats(processor: BatchProcessor) -> None:
+    enough = processor.beats + 3
+    await until(lambda: _has_beaten(processor, enough))
+
+
+async def test_a_processor_whose_hands_are_full_of_what_never_ends_makes_no_progress(
+    make_processor: MakeProcessor, database: FaultyDatabase, accept: Callable[..., Any], clock: HandClock
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    analyzer.hold = asyncio.Event()
+    processor = make_processor(analyzer, limits=replace(LIMITS, max_calls=1))
+    await accept("late parcel")
+    running = asyncio.create_task(processor.run())
+    await until(lambda: _has_called(analyzer))
+    database.faults = [StorageFull("full")] * 1_000
+    analyzer.hold.set()
+    await asyncio.sleep(0.1)
+    started_at = clock.now()
+
+    clock.turn(40)
+    await _more_beats(processor)
+    ticked_at = processor.ticked_at
+    database.faults = []
+    processor.stop()
+    await running
+
+    assert ticked_at == started_at
+
+
+async def test_a_slow_call_is_no_standstill(
+    make_processor: MakeProcessor, accept: Callable[..., Any], clock: HandClock
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    analyzer.hold = asyncio.Event()
+    processor = make_processor(analyzer, limits=replace(LIMITS, max_calls=1))
+    await accept("late parcel")
+    running = asyncio.create_task(processor.run())
+    await until(lambda: _has_called(analyzer))
+
+    clock.turn(40)
+    await _more_beats(processor)
+    ticked_at = processor.ticked_at
+    analyzer.hold.set()
+    processor.stop()
+    await running
+
+    assert ticked_at == clock.now()
+
+
+async def test_one_that_waits_for_the_queue_tells_when_its_owner_last_worked(
+    make_processor: MakeProcessor, tmp_path: Path, clock: HandClock
+) -> None:
+    owner = QueueLock(tmp_path / "insights.db")
+    owner.acquire()
+    beaten_at = owner.beat(clock.now())
+    processor = make_processor(ScriptedAnalyzer(), lock=QueueLock(tmp_path / "insights.db"))
+    running = asyncio.create_task(processor.run())
+
+    clock.turn(40)
+    await until(lambda: _has_beaten(processor, 2))
+    ticked_at = processor.ticked_at
+    processor.stop()
+    await running
+    owner.release()
+
+    assert ticked_at == beaten_at
 
 
 async def test_the_queue_is_not_owned_before_its_abandoned_rows_are_released(

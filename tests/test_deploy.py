@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from settings import Settings
 from tests.fake_xai import running_fake_xai
 from tests.harness import ROOT, Json, running_app
+from tests.test_architecture import all_modules
 from tests.test_http_intake import BULK, ONE
 from tests.test_http_operations import INSIGHTS
 from tests.test_http_status import METRICS, SUMMARY, is_done, load, real, until
@@ -233,7 +234,7 @@ async def test_what_an_alert_advises_exists(rule: Json) -> None:
 
     settings = set(re.findall(r"\b[A-Z]+(?:_[A-Z0-9]+)+\b", advice))
     events = set(re.findall(r"`([a-z]+_[a-z]+)`", advice))
-    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in all_modules())
     assert settings <= {name.upper() for name in Settings.model_fields}
     assert all(f'"{event}"' in code for event in events)
     assert set(re.findall(r"insights_\w+", advice)) <= set(listed())

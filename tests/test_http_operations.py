@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,18 +56,69 @@ async def test_ready_says_so(api: httpx2.AsyncClient) -> None:
 class Worker:
     """As much of a processor as `/ready` looks at."""
 
-    ticked_at: datetime | None
+    ticked_s: float
+    idle_s: float | None = None
+
+    @property
+    def ticked_at(self) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=self.ticked_s)
+
+    @property
+    def idle_since(self) -> datetime | None:
+        return None if self.idle_s is None else datetime.now(UTC) - timedelta(seconds=self.idle_s)
 
 
-@pytest.mark.parametrize("age", [None, timedelta(seconds=31)], ids=["never turned", "turned long ago"])
-async def test_a_worker_without_progress_is_not_ready(tmp_path: Path, age: timedelta | None) -> None:
-    def hold_up(state: dict[str, Any]) -> dict[str, Any]:
-        return {**state, "processor": Worker(None if age is None else datetime.now(UTC) - age)}
+async def ready_with(folder: Path, worker: Worker, *, row_due_s: float | None = None) -> httpx2.Response:
+    """What `/ready` says beside this worker, while a row has been due for so long and nobody takes it."""
 
-    async with running_app(tmp_path, change_state=hold_up) as own:
-        answer = await own.get("/ready")
+    def take_over(state: dict[str, Any]) -> dict[str, Any]:
+        state["processor"].stop()
+        return {**state, "processor": worker, "worker_running": lambda: True}
+
+    async with running_app(folder, change_state=take_over) as own:
+        if row_due_s is not None:
+            store_row(folder, due_at=datetime.now(UTC) - timedelta(seconds=row_due_s))
+        return await own.get("/ready")
+
+
+def store_row(folder: Path, *, due_at: datetime) -> None:
+    """A pending conversation, written beside the service."""
+    micros = int(due_at.timestamp() * 1_000_000)
+    with sqlite3.connect(folder / "insights.db") as connection:
+        connection.execute(
+            "INSERT INTO conversations (id, text, status, timestamp, created_at, due_at)"
+            " VALUES ('conv_x', 'late parcel', 'pending', ?, ?, ?)",
+            (micros, micros, micros),
+        )
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("worker", "row_due_s"),
+    [
+        pytest.param(Worker(ticked_s=31), None, id="no turn for long"),
+        pytest.param(Worker(ticked_s=1, idle_s=31), 31, id="nothing found for long, while a row is due"),
+    ],
+)
+async def test_a_worker_without_progress_is_not_ready(tmp_path: Path, worker: Worker, row_due_s: float | None) -> None:
+    answer = await ready_with(tmp_path, worker, row_due_s=row_due_s)
 
     assert_problem(answer, 503, "overloaded")
+
+
+@pytest.mark.parametrize(
+    ("worker", "row_due_s"),
+    [
+        pytest.param(Worker(ticked_s=29), None, id="a turn not long ago"),
+        pytest.param(Worker(ticked_s=1, idle_s=3600), None, id="nothing to do for an hour"),
+        pytest.param(Worker(ticked_s=1, idle_s=3600), 5, id="a row that came a moment ago"),
+        pytest.param(Worker(ticked_s=1), 3600, id="a long queue that is worked, or waits for a reason"),
+    ],
+)
+async def test_a_worker_that_works_or_rests_is_ready(tmp_path: Path, worker: Worker, row_due_s: float | None) -> None:
+    answer = await ready_with(tmp_path, worker, row_due_s=row_due_s)
+
+    assert answer.status_code == 200
 
 
 async def test_the_documentation_needs_no_other_server(api: httpx2.AsyncClient) -> None:

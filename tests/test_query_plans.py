@@ -205,7 +205,7 @@ IN_THE_MIDDLE = Position(MIDDLE, 10_000).encode()
     [
         pytest.param(
             partial(store.claim_batch, limit=10, now=LATER, lease=timedelta(minutes=1)),
-            ["ix_conversations_due_at"],
+            ["ix_conversations_rescued", "ix_conversations_due_at"],
             id="claim",
         ),
         pytest.param(

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_releasing_what_is_not_held_does_nothing(file: Path) -> None:
     lock.release()
 
     assert not lock.held
+
+
+def test_others_are_told_when_the_owner_last_said_that_it_works(file: Path) -> None:
+    owner, other = QueueLock(file), QueueLock(file)
+    owner.acquire()
+    beaten_at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    owner.beat(beaten_at)
+
+    told = other.beat(beaten_at + timedelta(hours=1))
+
+    assert told == beaten_at
+    owner.release()
 
 
 def test_two_names_of_one_file_are_one_queue(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.faults.figures import FULL, REPORT, Figures, keep_report, write_table
+from tests.nursery import Nursery, running_nursery
 
 _RUN: list[Figures] = []
 _FIGURES = pytest.StashKey[Figures]()
@@ -20,6 +21,12 @@ def figures(request: pytest.FixtureRequest) -> Figures:
     made = request.node.stash[_FIGURES] = Figures(number=mark.args[0], fault=words)
     _RUN.append(made)
     return made
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Generator[Nursery]:
+    with running_nursery() as running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

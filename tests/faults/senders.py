@@ -4,6 +4,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import httpx2
@@ -63,9 +64,12 @@ class Sender:
 
 
 @contextmanager
-def sending(senders: Sequence[Sender], url: str) -> Generator[None, None, None]:
-    """All of them send, each on a thread of its own; leave the block when the service is dead, or they go on."""
-    threads = [threading.Thread(target=sender.send_until_it_dies, args=(url,)) for sender in senders]
+def sending(senders: Sequence[Sender], *urls: str) -> Generator[None, None, None]:
+    """Each sends on a thread of its own, to one of these services; leave the block once those are dead."""
+    threads = [
+        threading.Thread(target=sender.send_until_it_dies, args=(url,))
+        for sender, url in zip(senders, cycle(urls), strict=False)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -15,20 +15,22 @@ from functools import partial
 from typing import Any
 
 import store
+from batch_processor.hand import Hand
+from batch_processor.telling import count_outcome, log_outcome
 from database import Database
 from errors import Overloaded, StorageFull
 from queue_lock import QueueLock
 from reader import Canary, Question, Reader
-from schemas import Tally
-from store import Claim, Completed, Failed, Outcome, Released, Skipped
-from survival import survive
-from telemetry import Metrics, get_logger, unquoted
+from store import MAX_RESCUES, Claim, Outcome, Released
+from survival import pass_by, survive
+from telemetry import Metrics, get_logger
 
 log = get_logger()
 
-_LEASE = timedelta(seconds=60)
-_RENEW_EVERY_S = _LEASE.total_seconds() / 3
+_RENEWALS_A_LEASE = 3
 _SHORTEST_REST_S = 0.05
+_LOOK_FOR_OWNER_S = 1.0  # how often to try for the queue of another process, which may die at any time
+_HAND_BACK_S = 1.5  # a database that does not answer must not hold up the end: the rows are rescued instead
 _TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
 _PURGE_EVERY_S = 600.0
@@ -42,17 +44,25 @@ _MOST_CANARIES = 200
 
 @dataclass(frozen=True, slots=True)
 class ProcessorLimits:
-    """How much at a time, and how often to look; `batch_size` in rows, `max_calls` in Grok calls in flight."""
+    """How much at a time, and how often to look; `batch_size` in rows, `max_calls` in Grok calls in flight.
+
+    `lease`: for so long a claim holds when its owner dies on another host.
+    """
 
     batch_size: int
     max_calls: int
     poll_interval_s: float
     call_deadline_s: float
+    lease: timedelta = timedelta(seconds=60)
     grace_s: float = 3.0  # for what is under way at shutdown; with 5 s for open requests before it, below 10 s
 
 
 class BatchProcessor:
-    """The worker of the queue. `run` ends when `stop` is called; `wake` cuts a rest short."""
+    """The worker of the queue. `run` ends when `stop` is called; `wake` cuts a rest short.
+
+    `beats` grows while the loop turns, well or badly. `ticked_at`: when the queue was last seen to be worked, by this
+    process or by its owner. `idle_since`: for how long no row has been due, as far as this process can see.
+    """
 
     def __init__(
         self,
@@ -77,9 +87,12 @@ class BatchProcessor:
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
         self._packs: set[asyncio.Task[None]] = set()
-        self._in_hand: dict[str, Claim] = {}
+        self._in_hand = Hand()
         self._next_due_at: datetime | None = None
-        self.ticked_at: datetime | None = None
+        self._stands_still = False  # hands full, nothing ends, and no call is under way that may take its time
+        self.beats = 0
+        self.ticked_at = now()  # one that is started again and again must not look alive
+        self.idle_since: datetime | None = None
 
     def wake(self, requests: int = 1) -> None:
         """There is work, brought by so many requests: do not rest."""
@@ -88,15 +101,16 @@ class BatchProcessor:
 
     async def run(self) -> None:
         """Work until `stop`; an error in the loop is logged and the loop goes on."""
-        self.ticked_at = self._now()
+        renew_every_s = self._limits.lease.total_seconds() / _RENEWALS_A_LEASE
         helpers = [
-            self._own_task(self._repeat(self._renew_leases, every_s=_RENEW_EVERY_S), "renew-leases"),
+            self._own_task(self._repeat(self._renew_leases, every_s=renew_every_s), "renew-leases"),
             self._own_task(self._repeat(self._purge, every_s=_PURGE_EVERY_S), "purge"),
         ]
         try:
             while not self._stopping.is_set():
                 if not await survive(self._take_turn, "processor_failed"):
                     await self._pause(_AFTER_ERROR_S)
+                self.beats += 1
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -112,22 +126,45 @@ class BatchProcessor:
         self._woken.clear()
         await self._let_requests_pass()
         if not await self._own_queue():
-            return self._limits.poll_interval_s
+            self.idle_since = None
+            return min(self._limits.poll_interval_s, _LOOK_FOR_OWNER_S)
         if (wait_s := self._reader.wait_s()) > 0:
+            self.idle_since = None
             return min(wait_s, self._limits.poll_interval_s)
-        if len(self._packs) >= self._limits.max_calls or len(self._in_hand) >= _MOST_IN_HAND:
-            await self._wait_for_a_pack()
+        if self._has_hands_full():
+            ended = await self._wait_for_a_pack()
+            self._stands_still = not (ended or self._reader.on_the_wire)
             return 0.0
-        wanted = max(self._limits.batch_size, self._reader.pack_size.current)
-        claim = partial(store.claim_batch, limit=wanted, now=self._now(), lease=_LEASE)
-        claims = await self._database.write(claim)
-        self._metrics.count_rescued(sum(claim.rescues > 0 for claim in claims))
-        self._reader.pack_size.record_claim(full=len(claims) == wanted)
+        self._stands_still = False
+        claims = await self._claim()
         self._send_canaries(idle=not claims)
         if not claims:
+            self.idle_since = None if self._in_hand else self.idle_since or self._now()
             return self._until_next_due()
+        self.idle_since = None
         await self._send_off(claims)
         return 0.0
+
+    def _has_hands_full(self) -> bool:
+        if len(self._packs) >= self._limits.max_calls or len(self._in_hand) >= _MOST_IN_HAND:
+            return True
+        return (self._in_hand.most_rescues or 0) >= MAX_RESCUES  # it is to be the only one if the process dies again
+
+    async def _claim(self) -> list[Claim]:
+        wanted = max(self._limits.batch_size, self._reader.pack_size.current)
+        claim = partial(
+            store.claim_batch,
+            limit=wanted,
+            now=self._now(),
+            lease=self._limits.lease,
+            most_rescues=self._in_hand.most_rescues,
+        )
+        pass_by("before_claim")
+        claims = await self._database.write(claim)
+        pass_by("after_claim")
+        self._metrics.count_rescued(sum(claim.rescues > 0 for claim in claims))
+        self._reader.pack_size.record_claim(full=len(claims) >= wanted)
+        return claims
 
     def _send_canaries(self, *, idle: bool) -> None:
         """Conversations come first: with a backlog, one canary at a time, and only when many wait.
@@ -158,8 +195,15 @@ class BatchProcessor:
 
     async def _take_turn(self) -> None:
         rest_s = await self.run_once()
-        self.ticked_at = self._now()  # a turn that fails is no progress
+        if not self._stands_still:  # nor is a turn that fails progress
+            self._tick()
         await self._rest(rest_s)
+
+    def _tick(self) -> None:
+        """The queue is worked, or rests for a reason; of another owner this process knows what that one told."""
+        self.beats += 1
+        now = self._now()
+        self.ticked_at = now if self._queue_lock is None else self._queue_lock.beat(now)
 
     async def _repeat(self, work: Callable[[], Coroutine[Any, Any, None]], *, every_s: float) -> None:
         while True:
@@ -201,7 +245,7 @@ class BatchProcessor:
         return True
 
     async def _send_off(self, claims: Sequence[Claim]) -> None:
-        self._in_hand.update({claim.conversation_id: claim for claim in claims})
+        self._in_hand.take(claims)
         with self._let_go_on_error(claims):
             batch = await self._reader.sort(claims)
         for outcomes in _apart(batch.outcomes):
@@ -210,8 +254,9 @@ class BatchProcessor:
             self._track(self._read(pack), "pack")
 
     async def _read(self, pack: Sequence[Question]) -> None:
-        with self._let_go_on_error(claim for question in pack for claim in question.claims):
+        with self._let_go_on_error([claim for question in pack for claim in question.claims]):
             reading = await self._reader.read(pack)
+            pass_by("after_call")
         await self._save(reading.outcomes)
         self._canaries.extend(reading.canaries)
 
@@ -221,24 +266,27 @@ class BatchProcessor:
         try:
             yield
         except Exception:  # whatever it is: it goes on to the task's owner, which logs it
-            for claim in claims:
-                self._in_hand.pop(claim.conversation_id, None)
+            self._in_hand.drop(claims)
             raise
 
     async def _save(self, outcomes: Sequence[Outcome]) -> None:
-        with self._let_go_on_error(outcome.claim for outcome in outcomes):
+        claims = [outcome.claim for outcome in outcomes]
+        with self._let_go_on_error(claims):
             fenced = await self._save_patiently(outcomes)
+            pass_by("after_save")
+        self._in_hand.drop(claims)
+        if not self._in_hand:
+            self._woken.set()  # a suspect may wait for an empty hand
         self._metrics.count_fenced(len(fenced))
         refused = {claim.conversation_id for claim in fenced}
         ended = 0
         for outcome in outcomes:
-            self._in_hand.pop(outcome.claim.conversation_id, None)
             if isinstance(outcome, Released):
                 self._note_due(outcome.due_at)
             is_fenced = outcome.claim.conversation_id in refused
-            _log_outcome(outcome, now=self._now(), fenced=is_fenced)
+            log_outcome(outcome, now=self._now(), fenced=is_fenced)
             if not is_fenced and not isinstance(outcome, Released):
-                _count_outcome(self._metrics, outcome)
+                count_outcome(self._metrics, outcome)
                 ended += 1
         self._finished.append((self._now(), ended))
         self._forget_finished()
@@ -261,8 +309,8 @@ class BatchProcessor:
             self._woken.set()
 
     async def _renew_leases(self) -> None:
-        if claims := list(self._in_hand.values()):
-            until = self._now() + _LEASE
+        if claims := self._in_hand.claims:
+            until = self._now() + self._limits.lease
             await self._database.write(partial(store.renew_leases, claims=claims, until=until))
 
     async def _purge(self) -> None:
@@ -272,26 +320,38 @@ class BatchProcessor:
         await self._database.write(partial(store.charge_abandoned, called_before=dead), alone=True)
 
     async def _hand_back(self) -> None:
-        """Give what is under way a moment to end, then release every row that is still in hand."""
-        if self._packs:
-            _, late = await asyncio.wait(self._packs, timeout=self._limits.grace_s)
-            for pack in late:
-                pack.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        if self._in_hand:
-            released = [Released(claim, self._now()) for claim in self._in_hand.values()]
-            save = partial(store.save_outcomes, outcomes=released, now=self._now())
-            await self._database.write(save, alone=True)
-            log.info("claims_released", rows=len(released))
-        if self._queue_lock is not None:
-            self._queue_lock.release()
+        """Give what is under way a moment to end, then release every row that is still in hand, and the queue."""
+        try:
+            if self._packs:
+                _, late = await asyncio.wait(
+                    self._packs, timeout=self._limits.grace_s if self._stopping.is_set() else 0
+                )
+                for pack in late:
+                    pack.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+            if claims := self._in_hand.empty():
+                await self._release(claims)
+        finally:
+            if self._queue_lock is not None:
+                self._queue_lock.release()  # whoever owns it next takes at once what could not be released
+
+    async def _release(self, claims: Sequence[Claim]) -> None:
+        released = [Released(claim, self._now()) for claim in claims]
+        save = partial(store.save_outcomes, outcomes=released, now=self._now())
+        try:
+            async with asyncio.timeout(_HAND_BACK_S):
+                await self._database.write(save, alone=True)
+        except (TimeoutError, Overloaded, StorageFull) as error:
+            log.warning("claims_not_released", rows=len(claims), error=type(error).__name__)
+        else:
+            log.info("claims_released", rows=len(claims))
 
     async def _rest(self, seconds: float) -> None:
         """Until woken; ticking meanwhile, for a rest is no standstill."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + (max(seconds, _SHORTEST_REST_S) if seconds > 0 else 0.0)
         while not (self._woken.is_set() or self._stopping.is_set()) and (left_s := ends_at - clock()) > 0:
-            self.ticked_at = self._now()
+            self._tick()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), min(left_s, _TICK_EVERY_S))
 
@@ -299,9 +359,14 @@ class BatchProcessor:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _wait_for_a_pack(self) -> None:
+    async def _wait_for_a_pack(self) -> bool:
+        """Whether one has ended, before it is time to tick."""
         timeout_s = min(self._limits.poll_interval_s, _TICK_EVERY_S)
-        await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED, timeout=timeout_s)
+        if not self._packs:  # a hand that is full of what nobody works on: a bug, told by the standstill
+            await self._pause(timeout_s)
+            return False
+        ended, _ = await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED, timeout=timeout_s)
+        return bool(ended)
 
     def _track(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._own_task(work, name)
@@ -325,51 +390,3 @@ def _apart(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
 def _log_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("task_died", task=task.get_name(), exc_info=error)
-
-
-def _log_outcome(outcome: Outcome, *, now: datetime, fenced: bool) -> None:
-    """What a row went through, in one line; never its text."""
-    claim = outcome.claim
-    trail = log.bind(
-        conversation_id=claim.conversation_id,
-        attempts=claim.attempts,
-        rescues=claim.rescues,
-        since_accepted_ms=round((now - claim.created_at).total_seconds() * 1000),
-    )
-    if fenced:
-        trail.warning("conversation_taken_over")
-        return
-    if _keeps_its_insight(outcome):
-        trail.warning("reread_kept")
-        return
-    match outcome:
-        case Completed():
-            confidence = outcome.analysis.confidence
-            trail.info("conversation_completed", model=outcome.model, confidence=confidence, how=outcome.tallies)
-        case Skipped():
-            trail.info("conversation_skipped", reason=outcome.reason)
-        case Failed():
-            trail.error("conversation_failed", error=outcome.code, reason=unquoted(outcome.error))
-        case Released():
-            trail.info("conversation_released", due_at=outcome.due_at, spent_attempt=outcome.spent_attempt)
-
-
-def _keeps_its_insight(outcome: Outcome) -> bool:
-    """It was read again, and nothing usable came of it: no failure, for it is completed all the same."""
-    return isinstance(outcome, (Skipped, Failed)) and outcome.claim.reread_at is not None
-
-
-def _count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> None:
-    if _keeps_its_insight(outcome):
-        return
-    match outcome:
-        case Completed():
-            metrics.count_finished("completed")
-            if Tally.CACHED in outcome.tallies:
-                metrics.count_cache_hit()
-        case Skipped():
-            metrics.count_finished("skipped")
-            metrics.count_skip(outcome.reason)
-        case Failed():
-            metrics.count_finished("failed")
-            metrics.count_failure(outcome.code)

@@ -1,0 +1,103 @@
+"""A row that kills the process is given up after three rescues; the others go on, however often the service dies."""
+
+import os
+import signal
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_xai import FakeXai, FakeXaiServer, running_fake_xai
+from tests.fake_xai_answers import texts_of
+from tests.faults.figures import Figures
+from tests.faults.invariants import find_broken
+from tests.faults.senders import BULK
+from tests.harness import Service, wait_until
+from tests.nursery import Nursery
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+DEADLY = "the text that nobody survives"
+
+
+@pytest.fixture
+def xai() -> Generator[FakeXaiServer]:
+    with running_fake_xai(FakeXai(latency_s=0.03)) as running:
+        yield running
+
+
+@pytest.fixture
+def service(tmp_path: Path, nursery: Nursery, xai: FakeXaiServer) -> Generator[Service]:
+    environment = {**xai.environment, "LOG_LEVEL": "WARNING", "GROK_CALLS_PER_SECOND": "1000", "CANARY_SHARE": "0"}
+    made = Service(tmp_path, environment, nursery=nursery)
+    yield made
+    made.kill()
+
+
+def post(service: Service, *texts: str) -> list[str]:
+    with service.client() as client:
+        answer = client.post(BULK, json={"conversations": [{"text": text} for text in texts]})
+    assert answer.status_code == 202, answer.text
+    return [result["conversation_id"] for result in answer.json()["results"]]
+
+
+def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
+    wait_until(lambda: len(xai.journal.chats) > after)
+
+
+def is_done(service: Service) -> bool:
+    return service.query("SELECT 1 FROM conversations WHERE due_at IS NOT NULL LIMIT 1") == []
+
+
+def count_ends(service: Service) -> dict[str, int]:
+    return dict(service.query("SELECT coalesce(error_code, status), count(*) FROM conversations GROUP BY 1"))
+
+
+@pytest.mark.fault(10)
+def test_of_a_hundred_rows_only_the_one_that_kills_is_failed(
+    service: Service, xai: FakeXaiServer, figures: Figures
+) -> None:
+    def kill_for_it(_number: int, payload: dict[str, Any]) -> None:
+        if DEADLY in texts_of(payload):
+            os.kill(service.pid, signal.SIGKILL)
+
+    xai.fake.plan = kill_for_it
+    for number in range(figures.times(1, 20)):
+        service.file.unlink(missing_ok=True)
+        service.start()
+        ids = post(service, *(f"parcel {number} of order {row} is late" for row in range(99)), DEADLY)
+        deaths = 0
+        while not is_done(service):
+            if not service.is_running:
+                deaths += 1
+                service.start()
+        service.kill()
+        figures.count(rows=100, deaths=deaths, poison=count_ends(service).get("poison", 0))
+
+        assert count_ends(service) == {"completed": 99, "poison": 1}
+        assert find_broken(service.query, acknowledged=ids) == []
+        assert deaths == 4
+
+
+@pytest.mark.fault(10)
+def test_four_kills_in_one_slow_call_fail_no_row(service: Service, xai: FakeXaiServer, figures: Figures) -> None:
+    for number in range(figures.times(1, 20)):
+        service.file.unlink(missing_ok=True)
+        xai.hang()
+        service.start()
+        ids = post(service, *(f"parcel {number} of order {row} is late" for row in range(10)))
+        for _ in range(4):
+            seen = len(xai.journal.chats)
+            wait_for_call(xai, after=seen)
+            service.kill()
+            service.start()
+            figures.count(kills=1)
+        xai.fake.plan = lambda _number, _payload: None
+        service.kill()  # the call that hangs now would hang on: the fifth
+        service.start()
+        wait_until(lambda: is_done(service), within_s=60)
+        service.kill()
+
+        assert count_ends(service) == {"completed": 10}
+        assert find_broken(service.query, acknowledged=ids) == []
