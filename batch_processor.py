@@ -229,13 +229,13 @@ class BatchProcessor:
         with self._let_go_on_error(outcome.claim for outcome in outcomes):
             fenced = await self._save_patiently(outcomes)
         self._metrics.count_fenced(len(fenced))
-        refused = {claim.conversation_id for claim in fenced}
+        refused = {claim.fence for claim in fenced}
         ended = 0
         for outcome in outcomes:
             self._in_hand.pop(outcome.claim.conversation_id, None)
             if isinstance(outcome, Released):
                 self._note_due(outcome.due_at)
-            is_fenced = outcome.claim.conversation_id in refused
+            is_fenced = outcome.claim.fence in refused
             _log_outcome(outcome, now=self._now(), fenced=is_fenced)
             if not is_fenced and not isinstance(outcome, Released):
                 _count_outcome(self._metrics, outcome)

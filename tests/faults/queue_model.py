@@ -122,13 +122,13 @@ class QueueModel:
         row = self.rows.get(claim.conversation_id)
         return row is not None and row.status is Status.PROCESSING and row.epoch == claim.lease_epoch
 
-    def save(self, outcomes: Iterable[Outcome], fenced: Iterable[Claim]) -> None:
-        refused = {claim.conversation_id for claim in fenced}
-        for outcome in outcomes:
-            held = self.holds(outcome.claim)
-            assert held is (outcome.claim.conversation_id not in refused), "the fence refuses who lost the claim"
-            if held:
-                self._save_one(self.rows[outcome.claim.conversation_id], outcome)
+    def save(self, outcomes: Sequence[Outcome], fenced: Iterable[Claim]) -> None:
+        held = [outcome for outcome in outcomes if self.holds(outcome.claim)]
+        assert {claim.fence for claim in fenced} == {one.claim.fence for one in outcomes} - {
+            one.claim.fence for one in held
+        }, "the fence refuses who lost the claim"
+        for outcome in held:
+            self._save_one(self.rows[outcome.claim.conversation_id], outcome)
 
     def _save_one(self, row: Row, outcome: Outcome) -> None:
         match outcome:

@@ -169,7 +169,7 @@ class Queue(RuleBasedStateMachine):
     @rule(places=st.lists(PLACES, max_size=5))
     def read_again(self, places: list[int]) -> None:
         """An order's step is worked off once, however often it is tried; one that has ended not at all."""
-        chosen = [one for one, row in map(self._pick, places) if row]
+        chosen = list(dict.fromkeys(one for one, row in map(self._pick, places) if row))
 
         def unit(session: WriteSession) -> list[int]:
             order = store.order_reanalysis(session, {}, matched=len(chosen), now=self.now)
