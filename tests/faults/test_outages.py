@@ -81,7 +81,7 @@ def most_probes(outage_s: float) -> int:
 def test_an_outage_fails_nothing_and_costs_only_probes(
     service: Service, client: httpx2.Client, xai: FakeXaiServer, figures: Figures
 ) -> None:
-    outage_s = figures.times(4, 600)
+    outage_s = figures.times(3, 600)
     called = len(xai.journal.chats)
     xai.fake.plan = lambda number, _payload: DOWN[number % len(DOWN)]
     texts = load(client, "down", 60)
@@ -113,7 +113,7 @@ def test_a_closed_lane_fails_nothing_and_opens_when_it_is_mended(
 ) -> None:
     """In `make test` xAI itself tells a short wait; without one the service asks again after a minute."""
     told = {} if figures.full else {"retry_after": "1"}
-    for refusal in REFUSALS[: figures.times(3, len(REFUSALS))]:
+    for refusal in REFUSALS[: figures.times(2, len(REFUSALS))]:
         xai.fake.plan = always(fixture(refusal, **told))
         texts = load(client, refusal, 30)
         wait_until(lambda: client.get("/ready").status_code == 503)
