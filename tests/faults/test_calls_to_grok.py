@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CALLERS = 3
 SWIFT = {"error_threshold": 1, "circuit_breaker_cooldown_seconds": 0.1}  # no call is tried again inside the client
-TOUGH = {"error_threshold": 1000, "circuit_breaker_cooldown_seconds": 0.1, "grok_calls_per_second": 1000}
+TOUGH = {"error_threshold": 1000, "circuit_breaker_cooldown_seconds": 0.1, "grok_calls_per_second": 100}
 TOO_MANY = {"error": "Too many requests"}
 GIVEN_UP_AFTER_S = 60.0  # by the test, when a call does not end by itself
 
