@@ -278,12 +278,12 @@ class BatchProcessor:
         if not self._in_hand:
             self._woken.set()  # a suspect may wait for an empty hand
         self._metrics.count_fenced(len(fenced))
-        refused = {claim.conversation_id for claim in fenced}
+        refused = {claim.fence for claim in fenced}
         ended = 0
         for outcome in outcomes:
             if isinstance(outcome, Released):
                 self._note_due(outcome.due_at)
-            is_fenced = outcome.claim.conversation_id in refused
+            is_fenced = outcome.claim.fence in refused
             log_outcome(outcome, now=self._now(), fenced=is_fenced)
             if not is_fenced and not isinstance(outcome, Released):
                 count_outcome(self._metrics, outcome)

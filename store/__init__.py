@@ -22,6 +22,7 @@ from store.erasing import Erased, erase_conversations, forget_orders_of, ids_acc
 from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
 from store.renaming import rename_topics
 from store.spending import (
+    ON_THE_WAY,
     BudgetReached,
     Reservation,
     Reserved,
@@ -53,6 +54,7 @@ from store.working import (
 __all__ = [
     "IDEMPOTENCY_TTL",
     "MAX_RESCUES",
+    "ON_THE_WAY",
     "Accepted",
     "BudgetReached",
     "Claim",

@@ -15,7 +15,7 @@ from models import GrokCall, GrokUsage
 from store.tallies import insert_of
 
 _KEPT = timedelta(minutes=1)  # of a settled call: longer than any window
-_ON_THE_WAY = timedelta(milliseconds=200)  # the commit and the connection
+ON_THE_WAY = timedelta(milliseconds=200)  # the commit and the connection
 _ONE_AT_A_TIME = 7432  # PostgreSQL's advisory lock for whoever reserves
 
 
@@ -140,7 +140,7 @@ def _charge(session: WriteSession, call: Any, settlement: Settlement) -> int:
 
 def _calls_of_others(session: WriteSession, wanted: Reservation, *, now: datetime) -> int:
     """Within the window, and a little longer: between being entered here and being sent some time passes."""
-    since = now - wanted.window - _ON_THE_WAY
+    since = now - wanted.window - ON_THE_WAY
     others = select(func.count()).where(
         GrokCall.called_at > since, GrokCall.called_at <= now, GrokCall.caller != wanted.caller
     )

@@ -37,6 +37,10 @@ class Claim:
     rescues: int
     reread_at: datetime | None = None
 
+    @property
+    def fence(self) -> tuple[str, int]:
+        return self.conversation_id, self.lease_epoch
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -108,8 +112,8 @@ def claim_batch(
 def save_outcomes(session: WriteSession, outcomes: Sequence[Outcome], *, now: datetime) -> list[Claim]:
     """Move each claimed row on, in one transaction; returns the claims that the fence refused (taken over)."""
     held = _still_held(session, [outcome.claim for outcome in outcomes])
-    fenced = [outcome.claim for outcome in outcomes if outcome.claim.conversation_id not in held]
-    outcomes = [outcome for outcome in outcomes if outcome.claim.conversation_id in held]
+    fenced = [outcome.claim for outcome in outcomes if outcome.claim.fence not in held]
+    outcomes = [outcome for outcome in outcomes if outcome.claim.fence in held]
     _save_completed(session, [outcome for outcome in outcomes if isinstance(outcome, Completed)], now=now)
     add_tallies(session, Counter(tally for outcome in outcomes for tally in _tallies_of(outcome)))
     for outcome in outcomes:
@@ -127,7 +131,9 @@ def save_outcomes(session: WriteSession, outcomes: Sequence[Outcome], *, now: da
 
 
 def renew_leases(session: WriteSession, claims: Sequence[Claim], *, until: datetime) -> None:
-    held = _still_held(session, claims)
+    held = [
+        conversation_id for conversation_id, _ in _still_held(session, claims).intersection(c.fence for c in claims)
+    ]
     session.execute(update(Conversation).where(Conversation.id.in_(held)).values(due_at=until))
 
 
@@ -234,18 +240,21 @@ def _to_claim(row: Row[*tuple[Any, ...]]) -> Claim:
     )
 
 
-def _still_held(session: WriteSession, claims: Sequence[Claim]) -> set[str]:
-    """The fence: ids whose row is still processing under the epoch of the claim; locked until the commit."""
+def _still_held(session: WriteSession, claims: Sequence[Claim]) -> set[tuple[str, int]]:
+    """The fence: which claims on these rows still hold, by id and epoch; the rows are locked until the commit.
+
+    Two claims on one row may come together, when its lease ended in the hands of a worker that then took it again.
+    """
     if not claims:
         return set()
-    epochs = {claim.conversation_id: claim.lease_epoch for claim in claims}
     statement = (
         select(Conversation.id, Conversation.lease_epoch)
-        .where(Conversation.id.in_(epochs), Conversation.status == Status.PROCESSING)
+        .where(Conversation.id.in_({claim.conversation_id for claim in claims}))
+        .where(Conversation.status == Status.PROCESSING)
         .order_by(Conversation.id)
         .with_for_update()
     )
-    return {row.id for row in session.execute(statement) if row.lease_epoch == epochs[row.id]}
+    return {(row.id, row.lease_epoch) for row in session.execute(statement)}
 
 
 def _save_completed(session: WriteSession, outcomes: Sequence[Completed], *, now: datetime) -> None:

@@ -19,6 +19,7 @@ from tests.fake_xai_journal import Call, Journal
 _MOST_HEAD_BYTES = 64 * 1024
 _START_S = 10.0
 _FOREVER_S = 3600.0
+_PULSE_S = 0.01
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -174,6 +175,8 @@ class FakeXaiServer:
         self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
         self.port: int = self._socket.getsockname()[1]
         self._listening: asyncio.Server | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._stalls: list[tuple[float, float]] = []
 
     @property
     def journal(self) -> Journal:
@@ -192,11 +195,35 @@ class FakeXaiServer:
         """Answer no call until the end."""
         self.fake.plan = always(delay(_FOREVER_S))
 
+    def calls_above(self, limit: int, window_s: float = 1.0) -> int:
+        """How often more than `limit` calls arrived within `window_s`, and that for certain.
+
+        What it reads late, on a busy machine, may have arrived at any time since it last looked.
+        """
+        arrived = sorted(call.arrived_at for call in self.journal.calls)
+        pairs = zip(arrived, arrived[limit:], strict=False)
+        return sum(last - self._earliest(first) < window_s for first, last in pairs)
+
+    def _earliest(self, arrived_at: float) -> float:
+        return min((since for since, until in self._stalls if since <= arrived_at <= until), default=arrived_at)
+
+    async def _feel_pulse(self) -> None:
+        looked_at = self.fake.monotonic()
+        while True:
+            await asyncio.sleep(_PULSE_S)
+            now = self.fake.monotonic()
+            if now - looked_at > 2 * _PULSE_S:
+                self._stalls.append((looked_at, now + _PULSE_S))
+            looked_at = now
+
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        self._pulse = asyncio.create_task(self._feel_pulse(), name="pulse of the fake xAI")
         self._listening = await loop.create_server(lambda: _Connection(self), sock=self._socket)
 
     async def stop(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
         if self._listening is not None:
             self._listening.close()
         sending = [connection.abort() for connection in set(self.connections)]

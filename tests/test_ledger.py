@@ -366,3 +366,43 @@ async def test_a_dear_text_leaves_the_day_to_those_that_still_fit(books: Books) 
         await books.ledger(budget_ticks=20 * MOST_TICKS).reserve(dear)
 
     assert await books.ledger(budget_ticks=20 * MOST_TICKS).reserve(ONE)
+
+
+# A disk that is slow
+
+
+class SlowDatabase(Database):
+    """Its first writes take a second each, on the clock that the test turns."""
+
+    clock: HandClock
+    slow: int
+
+    async def write(self, unit: Callable[[WriteSession], Any], *, alone: bool = False) -> Any:
+        value = await super().write(unit, alone=alone)
+        if self.slow:
+            self.slow -= 1
+            self.clock.turn(1)
+        return value
+
+
+@pytest.mark.parametrize(
+    ("slow", "reservations"),
+    [
+        pytest.param(1, 2, id="once slow, it is made anew, so that replicas count the call from when it is sent"),
+        pytest.param(1_000, 4, id="always slow, calls go all the same"),
+    ],
+)
+async def test_a_reservation_that_took_long_is_made_anew(
+    sqlite_url: str, clock: HandClock, slow: int, reservations: int
+) -> None:
+    database = SlowDatabase.connect(sqlite_url)
+    assert isinstance(database, SlowDatabase)
+    database.clock, database.slow = clock, slow
+    await database.open()
+    books = Books(database, clock)
+
+    await books.ledger().reserve(CALL)
+
+    made = await database.read(lambda session: len(session.execute(select(GrokCall)).all()))
+    assert (made, await books.reserved_ticks()) == (reservations, MOST_TICKS)
+    await database.close()

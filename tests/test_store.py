@@ -552,6 +552,21 @@ async def test_the_fence_refuses_who_lost_its_claim(
     assert await everything(database) == before
 
 
+async def test_of_two_claims_on_one_row_that_are_saved_together_the_newer_holds(
+    database: Database, clock: HandClock
+) -> None:
+    """A worker whose lease ended took the row again, joined its own question, and both answers came at once."""
+    older = await claim_one(database, clock)
+    clock.turn(LEASE.total_seconds())
+    [newer] = await claim(database, clock)
+
+    refused = await save(database, clock, complete(older), complete(newer))
+
+    assert refused == [older]
+    assert await status_of(database, newer.conversation_id) == "completed"
+    assert await count(database, InsightRow) == 1
+
+
 async def test_a_refused_outcome_does_not_hold_up_the_others(database: Database, clock: HandClock) -> None:
     lost = await claim_one(database, clock)
     clock.turn(LEASE.total_seconds())
