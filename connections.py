@@ -1,6 +1,6 @@
 """What a client may take of a connection: whoever is slow, silent or without end is cut off, never waited for.
 
-    opened --> head: 15 s, 128 KB --> body: 15 s (`bodies`) --> answer: taken, or 32 KB of it every 30 s --> next head
+    opened --> head: 15 s, 128 KB --> body: 15 s (`bodies`) --> answer: taken, or 32 KB of it every 15 s --> next head
       |
       +--> more open than there is room for: 503
 
@@ -10,6 +10,8 @@ client does not read, for as long as the client likes.
 
 import asyncio
 import resource
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -23,6 +25,7 @@ from telemetry import get_logger
 log = get_logger()
 
 _AMPLE = 100_000
+_NO_LINGERING = struct.pack("ii", 1, 0)  # struct linger: on, for 0 s
 _RESERVED = 100  # descriptors for files, the database, xAI; in use at rest are some 30
 
 
@@ -33,7 +36,7 @@ class ConnectionLimits:
     most_open: int = 1000
     head_s: float = 15
     head_bytes: int = 128 * 1024  # also what may surround a body: sizes of chunks, trailers
-    stall_s: float = 30
+    stall_s: float = 15
     stall_bytes: int = 32 * 1024
 
 
@@ -153,9 +156,15 @@ class LimitedConnection(HttpToolsProtocol):
         taken_bytes = self._untaken_bytes - self.transport.get_write_buffer_size()
         if taken_bytes < min(self._untaken_bytes, self.limits.stall_bytes):
             log.info("connection_refused", error="answer_not_taken")
-            self.transport.abort()
+            self._reset()
         else:
             self._watch_what_is_taken()
+
+    def _reset(self) -> None:
+        """Without waiting for the client to take the rest, which the system would, out of its own memory."""
+        connection: socket.socket = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
 
 
 def limited(limits: ConnectionLimits) -> type[LimitedConnection]:
