@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from errors import BodyTooLarge, InvalidSchema, SlowBody, UnsupportedMediaType
+from errors import BodyTooLarge, InvalidSchema, SlowRequest, UnsupportedMediaType
 from schemas import MAX_BULK_ITEMS
 
 SINGLE_LIMIT_BYTES = 1024 * 1024
@@ -16,7 +16,7 @@ _DEADLINE_S = 15
 
 
 async def read_body(chunks: AsyncIterator[bytes], *, announced_bytes: str | None, limit_bytes: int) -> bytes:
-    """The whole body. Raises: BodyTooLarge past `limit_bytes`, announced or sent; SlowBody after 15 s."""
+    """The whole body. Raises: BodyTooLarge past `limit_bytes`, announced or sent; SlowRequest after 15 s."""
     announced = announced_bytes or ""
     if announced.isascii() and announced.isdigit() and int(announced[:18]) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -24,7 +24,7 @@ async def read_body(chunks: AsyncIterator[bytes], *, announced_bytes: str | None
         async with asyncio.timeout(_DEADLINE_S):
             return await _gather(chunks, limit_bytes=limit_bytes)
     except TimeoutError:
-        raise SlowBody(f"The body did not arrive within {_DEADLINE_S} s; send it again.") from None
+        raise SlowRequest(f"The body did not arrive within {_DEADLINE_S} s; send it again.") from None
 
 
 async def _gather(chunks: AsyncIterator[bytes], *, limit_bytes: int) -> bytes:

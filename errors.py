@@ -11,7 +11,8 @@ InsightsError                      status  code
   UnsupportedMediaType             415     unsupported_media_type
   IdempotencyMismatch              422     idempotency_mismatch
   RateLimitExceeded                429     rate_limit_exceeded
-  SlowBody                         408     request_timeout
+  SlowRequest                      408     request_timeout
+  HeadTooLarge                     431     head_too_large
   Overloaded                       503     overloaded
     DatabaseBusy                   503     database_busy
     StorageUnusable                503     storage_unusable
@@ -71,8 +72,12 @@ class NotFound(InsightsError):
     status, code = 404, "not_found"
 
 
-class SlowBody(InsightsError):
+class SlowRequest(InsightsError):
     status, code = 408, "request_timeout"
+
+
+class HeadTooLarge(InsightsError):
+    status, code = 431, "head_too_large"
 
 
 class MethodNotAllowed(InsightsError):

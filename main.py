@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import ipaddress
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from access import KeyRing, open_keys
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
+from connections import ConnectionLimits, limited, room_for_connections
 from database import Database
 from errors import InsightsError
 from grok_client import Account, CallLimits, CallTemplate, GrokClient
@@ -308,8 +310,12 @@ def main() -> None:
         sys.exit(3)
     gc.collect()
     gc.freeze()  # modules live as long as the process; walking them took 50 ms several times a second under load
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = room_for_connections(descriptors, calls=settings.grok_max_concurrency)
     config = uvicorn.Config(
         app,
+        http=limited(ConnectionLimits(most_open=room)),
+        ws="none",
         host=settings.host,
         port=settings.port,
         access_log=False,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self, cast
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from schemas import Name, Sentiment, Status, UtcTime, Wire, parse_time, refuse_nul
 
@@ -117,11 +117,16 @@ class _Judged(Wire):
     topic: list[Name] = Field(default=[], max_length=20, description="Any of these topics; repeat the parameter.")
 
 
+_WORDS = Field(json_schema_extra={"format": "words"})  # so many of them; a pattern cannot say what is quoted
+
+
 class InsightFilter(_Judged, _Timed):
     """Which insights; every condition must hold."""
 
     author: Name | None = Field(default=None, description="Who wrote it, as it was sent.")
-    q: Annotated[str, Field(max_length=256), AfterValidator(refuse_nul), AfterValidator(_check_words)] | None = Field(
+    q: (
+        Annotated[str, Field(max_length=256), AfterValidator(refuse_nul), AfterValidator(_check_words), _WORDS] | None
+    ) = Field(
         default=None,
         description='Words that the text must hold, all of them; `"my order"` in a row; `refund*` begins so.',
     )
@@ -133,7 +138,8 @@ class InsightQuery(InsightFilter):
     limit: int = Field(default=100, ge=1, le=1000, description="Insights on a page; a file has all.")
     cursor: Annotated[
         Position | None,
-        BeforeValidator(_decode_cursor, json_schema_input_type=str | None),
+        BeforeValidator(_decode_cursor),
+        WithJsonSchema({"anyOf": [{"type": "string", "format": "cursor"}, {"type": "null"}]}),
         Field(default=None, description="`metadata.next_cursor` of the page before."),
     ]
     facet: Annotated[list[Facet], BeforeValidator(_split_facets), Field(max_length=3)] = Field(
@@ -163,8 +169,8 @@ class TrendsQuery(_Timed):
     end_time: UtcTime | None = Field(default=None, description="Exclusive; default: now.")
     bucket: Literal["hour", "day"] = Field(default="day", description="How long a bucket is.")
     topic: Name | None = Field(default=None, description="Buckets and totals of this topic alone.")
-    tz: Annotated[ZoneInfo, BeforeValidator(_parse_zone, json_schema_input_type=str)] = Field(
-        default=ZoneInfo("UTC"), description="Whose hours and days, such as Europe/Berlin."
+    tz: Annotated[ZoneInfo, BeforeValidator(_parse_zone), WithJsonSchema({"type": "string", "format": "time-zone"})] = (
+        Field(default=ZoneInfo("UTC"), description="Whose hours and days, such as Europe/Berlin.")
     )
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -121,11 +122,18 @@ def _check_raw_data(value: dict[str, Any] | None) -> dict[str, Any] | None:
     return value
 
 
-UtcTime = Annotated[datetime, BeforeValidator(parse_time, json_schema_input_type=str)]
+UtcTime = Annotated[
+    datetime,
+    BeforeValidator(parse_time),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}),
+]
+# What the two checks beside it refuse, for the document: blanks alone, and NUL.
+_VISIBLE = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=255, strict=True),
     AfterValidator(refuse_nul),
+    _VISIBLE,
 ]
 
 
@@ -133,6 +141,7 @@ Note = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, strict=True),
     AfterValidator(refuse_nul),
+    _VISIBLE,
 ]
 
 
@@ -147,6 +156,7 @@ class ConversationIn(Wire):
         str,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS, strict=True),
         AfterValidator(refuse_nul),
+        _VISIBLE,
     ] = Field(examples=["Still waiting on my order, third week now"], description="What the customer wrote.")
     author: Name | None = Field(default=None, examples=["customer123"], description="Who wrote it.")
     timestamp: UtcTime | None = Field(default=None, examples=["2025-01-20T10:00:00Z"], description="Default: now.")
@@ -158,11 +168,23 @@ class ConversationIn(Wire):
     )
 
 
+_UNIQUE = Field(json_schema_extra={"uniqueItems": True})
+
+
 class CorrectionIn(Wire):
     """What a person says of a conversation: its sentiment, its topics, or both; what is left out is not judged."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["sentiment"], "properties": {"sentiment": {"type": "string"}}},
+                {"required": ["topics"], "properties": {"topics": {"type": "array"}}},
+            ]
+        }
+    )
+
     sentiment: Sentiment | None = Field(default=None, examples=["negative"], description="What the customer feels.")
-    topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_TOPICS)] | None = Field(
+    topics: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_TOPICS), _UNIQUE] | None = Field(
         default=None,
         description="Topics of `GET /api/v1/topics`; `other` stands alone.",
         examples=[["refunds_returns"]],

@@ -108,9 +108,13 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _methods_of(path: str) -> list[str]:
-    """Every method that some route takes at this path; the framework names those of one route only."""
+    """Every method that some route takes at this path, which the framework does not gather.
+
+    A path that is written out is not also an id of the path with a parameter.
+    """
     every = [route for router in ROUTERS for route in router.routes]
     here = [route for route in every if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    here = [route for route in here if route.path == path] or here
     return sorted({method for route in here for method in route.methods or ()})
 
 

@@ -8,6 +8,7 @@ from errors import (
     DatabaseBusy,
     Draining,
     Forbidden,
+    HeadTooLarge,
     IdempotencyMismatch,
     InsightsError,
     InvalidSchema,
@@ -15,7 +16,7 @@ from errors import (
     NotFound,
     Overloaded,
     RateLimitExceeded,
-    SlowBody,
+    SlowRequest,
     StorageFull,
     StorageUnusable,
     Unauthorized,
@@ -60,8 +61,8 @@ KNOWN_ERRORS = (
         "Use one of those that the header `Allow` names.",
     ),
     KnownError(
-        SlowBody("The body did not arrive within 15 s; send it again."),
-        "The body came too slowly.",
+        SlowRequest("The body did not arrive within 15 s; send it again."),
+        "The headers or the body came too slowly.",
         "Send it again, less at a time if the line is slow.",
     ),
     KnownError(
@@ -73,6 +74,11 @@ KNOWN_ERRORS = (
         BodyTooLarge("The body may have at most 1 MB; send less at a time."),
         "The body is larger than 1 MB, in bulk 8 MB.",
         "Send less at a time.",
+    ),
+    KnownError(
+        HeadTooLarge("Headers may have at most 128 KB; send fewer or shorter ones."),
+        "All headers together are larger than 128 KB.",
+        "Send fewer or shorter ones; cookies are not needed here.",
     ),
     KnownError(
         UnsupportedMediaType(

@@ -86,6 +86,7 @@ def make_document(app: FastAPI, examples: Mapping[str, Examples]) -> Document:
         _correct(operation)
         if (given := examples.get(operation["operationId"])) is not None:
             _add_examples(operation, given)
+    _link_ids(document)
     return document
 
 
@@ -105,6 +106,34 @@ def find_operation(document: Document, method: str, path: str) -> str | None:
         if known == method and re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path)
     ]
     return min(found)[1] if found else None
+
+
+def _link_ids(document: Document) -> None:
+    """Say of each answer that accepts something where the id that it gives can go."""
+    operations = list(operations_of(document))
+    for _, _, operation in operations:
+        if (response := operation["responses"].get("202")) is None:
+            continue
+        members = _members_of(document, response)
+        links = {
+            other["operationId"]: {
+                "operationId": other["operationId"],
+                "parameters": {member: f"$response.body#/{member}"},
+            }
+            for _, path, other in operations
+            for member in members
+            if f"{{{member}}}" in path
+        }
+        if links:
+            response["links"] = links
+
+
+def _members_of(document: Document, response: Document) -> list[str]:
+    """The members that a JSON body of this response can have."""
+    schema: Document = response.get("content", {}).get(_JSON, {}).get("schema", {})
+    if (name := schema.get("$ref", "").rpartition("/")[2]) != "":
+        schema = document["components"]["schemas"][name]
+    return list(schema.get("properties", {}))
 
 
 def _correct(operation: Document) -> None:

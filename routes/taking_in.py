@@ -55,7 +55,9 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
 def _bulk_body() -> dict[str, Any]:
     body = _body(BulkIn)
     content = body["requestBody"]["content"]
-    content[NDJSON_TYPE] = {"schema": {"type": "string", "description": "One conversation a line, 1 to 500."}}
+    content[NDJSON_TYPE] = {
+        "schema": {"type": "string", "format": "json-lines", "description": "One conversation a line, 1 to 500."}
+    }
     item = ConversationIn.model_json_schema()
     content[JSON_TYPE]["schema"]["properties"]["conversations"]["items"] = item
     return body

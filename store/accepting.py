@@ -177,7 +177,9 @@ def _recall_answer(session: WriteSession, idempotency: Idempotency, *, now: date
 def _remember_answer(
     session: WriteSession, idempotency: Idempotency, outcomes: Sequence[Accepted], *, now: datetime
 ) -> None:
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.key_hash == idempotency.key_hash))  # an expired one
+    # Only one that has expired: what a replica has stored since we looked must be in the way of ours.
+    expired = IdempotencyKey.created_at < now - IDEMPOTENCY_TTL
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.key_hash == idempotency.key_hash, expired))
     answer = [[outcome.conversation_id, outcome.result] for outcome in outcomes]
     row = {"key_hash": idempotency.key_hash, "body_hash": idempotency.body_hash, "outcomes": answer, "created_at": now}
     session.execute(insert(IdempotencyKey), [row])

@@ -7,7 +7,7 @@ import pytest
 
 import bodies
 from bodies import JSON_TYPE, NDJSON_TYPE, check_media_type, parse_json, read_body, split_ndjson
-from errors import BodyTooLarge, InvalidSchema, SlowBody, UnsupportedMediaType
+from errors import BodyTooLarge, InvalidSchema, SlowRequest, UnsupportedMediaType
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +48,7 @@ async def test_a_body_announced_as_too_large_is_refused_unread(announced: str) -
 async def test_a_body_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "_DEADLINE_S", 0.05)
 
-    with pytest.raises(SlowBody):
+    with pytest.raises(SlowRequest):
         await read_body(drip(), announced_bytes=None, limit_bytes=1000)
 
 

@@ -48,7 +48,7 @@ PARAMETER: Document = {
 RESPONSE: Document = {
     "type": "object",
     "required": ["description"],
-    "properties": {"description": TEXT, "content": MEDIA, "headers": {"type": "object"}},
+    "properties": {"description": TEXT, "content": MEDIA, "headers": {"type": "object"}, "links": {"type": "object"}},
     "additionalProperties": False,
 }
 OPERATION: Document = {
