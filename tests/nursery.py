@@ -4,6 +4,7 @@ A start takes about a second, nearly all of it imports, and a thousand kills nee
 tests.nursery` reads a request a line and answers it in a line: `start` gives a pid, `poll` the status of its end.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -70,8 +71,7 @@ def running_nursery() -> Generator[Nursery, None, None]:
 
 
 def _serve() -> None:
-    import main  # noqa: F401, PLC0415 - what every child would import
-
+    importlib.import_module("main")  # what every child would import
     for line in sys.stdin:
         request = json.loads(line)
         answer = _fork(**request["start"]) if "start" in request else _poll(request["poll"])
