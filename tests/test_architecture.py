@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 PACKAGES = (
     "account",
     "answers",
+    "database",
     "loader",
     "local_analyzer",
     "queries",

@@ -234,7 +234,7 @@ async def test_what_an_alert_advises_exists(rule: Json) -> None:
 
     settings = set(re.findall(r"\b[A-Z]+(?:_[A-Z0-9]+)+\b", advice))
     events = set(re.findall(r"`([a-z]+_[a-z]+)`", advice))
-    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
+    code = "".join(path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.py"), *ROOT.glob("*/*.py")))
     assert settings <= {name.upper() for name in Settings.model_fields}
     assert all(f'"{event}"' in code for event in events)
     assert set(re.findall(r"insights_\w+", advice)) <= set(listed())

@@ -1,0 +1,17 @@
+"""Where everything is kept: one thread that writes with group commit, a small pool that reads, and the migrations."""
+
+from database.access import Database
+from database.engine import parse_database_url
+from database.migrating import MIGRATIONS, newest_version
+from database.presence import Presence
+from database.sessions import ReadSession, WriteSession
+
+__all__ = [
+    "MIGRATIONS",
+    "Database",
+    "Presence",
+    "ReadSession",
+    "WriteSession",
+    "newest_version",
+    "parse_database_url",
+]
