@@ -23,6 +23,9 @@ from database.failures import translate, translated
 from database.sessions import ReadSession, WriteSession
 from database.wal import CHECK_EVERY_S, WriteAheadLog
 from errors import DatabaseBusy, Overloaded, StorageFull
+from telemetry import get_logger
+
+log = get_logger()
 
 OnCommit = Callable[[int, float], None]  # is told, on the writer's thread, how many units and how many seconds
 
@@ -75,10 +78,15 @@ class Writer:
         while (group := self._gather()) is not None:
             if group:
                 self._commit(group)
+            self._tend_to_log(idle=not group)
+        self._tend_to_log(idle=True)
+
+    def _tend_to_log(self, *, idle: bool) -> None:
+        try:
             if self._wal is not None:
-                self._wal.tend(idle=not group)
-        if self._wal is not None:
-            self._wal.tend(idle=True)
+                self._wal.tend(idle=idle)
+        except Exception:
+            log.exception("checkpoint_failed")  # and the writer goes on
 
     def _gather(self) -> list[_Job] | None:
         """What has been handed over since; empty when the log is to be looked after, None when the writer is to end."""

@@ -168,6 +168,11 @@ class Service:
 
     def start(self) -> None:
         """Return once `/ready` says so."""
+        self.launch()
+        wait_until(self._is_ready, within_s=_START_S)
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it and look no further."""
         environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": f"sqlite:///{self.file}",
@@ -181,7 +186,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "main.py")], cwd=self.folder, env=environment, stderr=log, stdout=log
             )
-        wait_until(self._is_ready, within_s=_START_S)
+        return self.process
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -53,7 +53,7 @@ def test_a_file_that_is_locked_by_another_process(tmp_path: Path, figures: Figur
         wait_until(lambda: open_rows(service) == 0, within_s=30)
 
     statuses = [answer.status_code for answer, _ in answers]
-    refused = [answer for answer, _ in answers if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE]
+    refused = [answer for answer, _ in answers if answer.status_code == 503]
     figures.count(writes_503=statuses.count(503), status_500=statuses.count(500))
     figures.note_most(answered_after_s=max(seconds for _, seconds in answers))
     assert {answer.request.url.path for answer in refused} == {path.split("?")[0] for _, path, _ in WRITES}
