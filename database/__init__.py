@@ -2,7 +2,7 @@
 
 from database.access import Database
 from database.engine import parse_database_url
-from database.migrating import MIGRATIONS, newest_version
+from database.migrating import MIGRATIONS, known_versions
 from database.presence import Presence
 from database.sessions import ReadSession, WriteSession
 
@@ -12,6 +12,6 @@ __all__ = [
     "Presence",
     "ReadSession",
     "WriteSession",
-    "newest_version",
+    "known_versions",
     "parse_database_url",
 ]

@@ -38,11 +38,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"account", "intake", "loader", "reader", "upkeep"}),
     frozenset({"batch_processor"}),
     frozenset({"middleware", "routes"}),
-    frozenset({"demo", "ingest_data", "main"}),
+    frozenset({"backups", "demo", "ingest_data", "main"}),
 )
 PACKAGES = (
     "account",
     "answers",
+    "backups",
     "database",
     "loader",
     "local_analyzer",
@@ -60,7 +61,7 @@ DOORS = {
     "httpx2": {"demo", "grok_client", "loader", "main", "mock_grok"},
     "prometheus_client": {"telemetry"},
     "rich": {"demo", "ingest_data", "loader"},
-    "settings": {"ingest_data", "main"},
+    "settings": {"backups", "ingest_data", "main"},
     "sqlalchemy": {"database", "models", "queries", "store"},
     "structlog": {"telemetry"},
     "typer": {"ingest_data"},

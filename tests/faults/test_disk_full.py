@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -80,7 +81,7 @@ def test_a_start_on_a_full_disk(tmp_path: Path, figures: Figures) -> None:
                 service.kill()
                 ballast = fill_up(disk)
                 process = service.launch()
-                wait_until(lambda process=process: answers_or_ended(service, process), within_s=30)
+                wait_until(partial(answers_or_ended, service, process), within_s=30)
                 figures.count(starts=1, refused_starts=process.poll() == 3)
                 assert process.poll() in {None, 3}
                 ballast.unlink()
