@@ -23,8 +23,8 @@ import routes
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
-from database import Database
-from errors import InsightsError
+from database import Database, find_damage
+from errors import InsightsError, StorageUnusable
 from grok_client import Account, CallLimits, CallTemplate, GrokClient
 from intake import Intake
 from lane import Lane
@@ -57,6 +57,9 @@ _CALL_WINDOW_S = 1.01  # what is sent within 1 s may arrive within less: the way
 _UNLIMITED_CALLS = 1_000_000  # the offline analyzer needs no protection from us
 _KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10 ms of CPU a call with 200)
 _GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
+_DAMAGED = """{file} is damaged: {damage}.
+Nothing was changed. To go on with a backup: python -m backups restore FILE. It keeps what is there.
+To see what is wrong: python -m backups check {file}"""
 
 
 def create_app(settings: Settings | None = None, *, streams: routes.Streams | None = None) -> FastAPI:
@@ -290,6 +293,7 @@ def main() -> None:
     except (TopicsInvalid, PricesInvalid, ValueError) as error:
         sys.exit(_refuse(str(error)))
     try:
+        _refuse_damage(settings.database_url)
         asyncio.run(_check_database(settings.database_url))
     except (InsightsError, OSError) as error:
         sys.stderr.write(f"The service cannot start: its database cannot be opened.\n{error}\n")
@@ -328,6 +332,12 @@ def _run(server: Server) -> None:
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def _refuse_damage(url: str) -> None:
+    """Raises: StorageUnusable, with what to do, when the file is damaged; nothing has been changed."""
+    if (file := Database.connect(url).file) is not None and (damage := find_damage(file)) is not None:
+        raise StorageUnusable(_DAMAGED.format(file=file, damage=damage))
 
 
 async def _check_database(url: str) -> None:

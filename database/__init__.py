@@ -1,6 +1,7 @@
 """Where everything is kept: one thread that writes with group commit, a small pool that reads, and the migrations."""
 
 from database.access import Database
+from database.checking import find_damage
 from database.engine import parse_database_url
 from database.migrating import MIGRATIONS, known_versions
 from database.presence import Presence
@@ -12,6 +13,7 @@ __all__ = [
     "Presence",
     "ReadSession",
     "WriteSession",
+    "find_damage",
     "known_versions",
     "parse_database_url",
 ]
