@@ -15,7 +15,8 @@ DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
 .PHONY: help install install-dev run dev demo test test-cov lint format types audit check api-docs bench bench-grok bench-queries \
-	evaluate load-test fake-xai soak docker-build docker-run db-init lock requirements-check clean
+	evaluate load-test fake-xai soak docker-build docker-run db-init backup restore \
+	lock requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +94,12 @@ db-init: .venv/.runtime ## Make or migrate the database that DATABASE_URL names
 	@$(PY) -c "import asyncio; from database import Database; from settings import Settings; \
 	database = Database.connect(Settings().database_url); runner = asyncio.Runner(); runner.run(database.open()); \
 	runner.run(database.close()); runner.close(); print('The tables are up to date.')"
+
+backup: .venv/.runtime ## Copy the database while the service runs (FILE=backup.db)
+	@$(PY) -m backups make "$(FILE)"
+
+restore: .venv/.runtime ## Put a backup in the place of the database; stop the service first (FILE=backup.db)
+	@$(PY) -m backups restore "$(FILE)"
 
 lock: .venv/.uv ## Lock what pyproject.toml asks for, with hashes (ARGS=--upgrade for the newest versions)
 	@echo "uv==0.13.8" | $(COMPILE) --output-file requirements-uv.txt - >/dev/null

@@ -1,6 +1,8 @@
 """Take conversations in: requests that arrive together are stored together, each answered after the commit.
 
 While one group is being written the next one gathers; a group is one unit of work, with one `INSERT` for all its rows.
+When the database is slow to take it (another process has the lock) the next one follows all the same, so that nobody
+waits for longer than one unit does.
 Measured with 64 clients: a unit for each request costs three statements, and each statement is a change of thread.
 """
 
@@ -17,6 +19,7 @@ from store import Accepted, Idempotency, Submission
 from survival import pass_by
 
 _MOST_ROWS_A_GROUP = 5_000
+_MOST_WAIT_S = 0.25  # behind the group before: 50 commits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Intake:
         self._on_accepted = on_accepted
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
+        self._groups: set[asyncio.Task[None]] = set()
 
     async def accept(
         self, conversations: Sequence[ConversationIn], idempotency: Idempotency | None = None
@@ -51,7 +55,10 @@ class Intake:
     async def _write_all(self) -> None:
         try:
             while group := self._next_group():
-                await self._write(group)
+                writing = asyncio.create_task(self._write(group), name="intake-group")
+                self._groups.add(writing)
+                writing.add_done_callback(self._groups.discard)
+                await asyncio.wait({writing}, timeout=_MOST_WAIT_S)
         finally:
             self._writing = None
 

@@ -3,33 +3,26 @@
 import asyncio
 import gc
 import ipaddress
-import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import FrameType
-from typing import cast
 
 import httpx2
-import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import ValidationError
-from uvicorn.config import STARTUP_FAILURE
 
 import routes
 from access import KeyRing, open_keys
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
-from connections import ConnectionLimits, limited, room_for_connections
-from database import Database
-from errors import InsightsError
+from database import Database, find_damage
+from errors import InsightsError, StorageUnusable
 from grok_client import Account, CallLimits, CallTemplate, GrokClient
 from intake import Intake
 from lane import Lane
@@ -41,6 +34,7 @@ from prompts import Prompt
 from queue_lock import QueueLock
 from rate_limiter import CallWindow, FairLimiter
 from reader import PackLimits, PackSize, Reader, ReaderPolicy
+from serving import serve_until_signal
 from settings import Settings, check_env_file, describe_problems
 from survival import Supervisor, arm, parse_failpoints
 from telemetry import Metrics, configure_logging, get_logger
@@ -63,7 +57,9 @@ _CALL_WINDOW_S = 1.01  # what is sent within 1 s may arrive within less: the way
 _UNLIMITED_CALLS = 1_000_000  # the offline analyzer needs no protection from us
 _KEPT_CONNECTIONS = 20  # more are walked at every call (DESIGN measured 5 to 10 ms of CPU a call with 200)
 _PATIENCE_S = 120  # twice what any loop rests at most
-_GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
+_DAMAGED = """{file} is damaged: {damage}.
+Nothing was changed. To go on with a backup: python -m backups restore FILE. It keeps what is there.
+To see what is wrong: python -m backups check {file}"""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -304,52 +300,20 @@ def main() -> None:
     except (TopicsInvalid, PricesInvalid, ValueError) as error:
         sys.exit(_refuse(str(error)))
     try:
+        _refuse_damage(settings.database_url)
         asyncio.run(_check_database(settings.database_url))
     except (InsightsError, OSError) as error:
         sys.stderr.write(f"The service cannot start: its database cannot be opened.\n{error}\n")
         sys.exit(3)
     gc.collect()
     gc.freeze()  # modules live as long as the process; walking them took 50 ms several times a second under load
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = room_for_connections(descriptors, calls=settings.grok_max_concurrency)
-    config = uvicorn.Config(
-        app,
-        http=limited(ConnectionLimits(most_open=room)),
-        ws="none",
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    _run(Server(config))
+    serve_until_signal(app, host=settings.host, port=settings.port, calls=settings.grok_max_concurrency)
 
 
-class Server(uvicorn.Server):
-    """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A second signal hurries nothing: uvicorn would leave out the handing back, which takes seconds at most."""
-        if not self.should_exit:
-            super().handle_exit(sig, frame)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        state = cast("routes.State", self.lifespan.state)
-        state["streams"].end()
-        state["processor"].stop()  # nothing more is claimed while requests end
-        await super().shutdown(sockets)
-
-
-def _run(server: Server) -> None:
-    """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
+def _refuse_damage(url: str) -> None:
+    """Raises: StorageUnusable, with what to do, when the file is damaged; nothing has been changed."""
+    if (file := Database.connect(url).file) is not None and (damage := find_damage(file)) is not None:
+        raise StorageUnusable(_DAMAGED.format(file=file, damage=damage))
 
 
 async def _check_database(url: str) -> None:

@@ -53,7 +53,6 @@ class Upkeep:
         self._on_requeued = on_requeued
         self._on_erased = on_erased
         self._ordered = asyncio.Event()
-        self._words_to_forget = False
         self.beats = 0
 
     async def run(self) -> None:
@@ -74,7 +73,7 @@ class Upkeep:
         erased = await self._database.write(
             partial(store.erase_conversations, conversation_ids=conversation_ids), alone=True
         )
-        self._forget_words()
+        self._on_erased()
         return erased
 
     async def erase_author(self, author: str) -> Erased:
@@ -130,16 +129,13 @@ class Upkeep:
 
     async def merge_words(self) -> None:
         """SQLite's full text keeps erased words until its parts are merged: do that, a little at a time."""
-        if not self._words_to_forget or self._database.dialect != "sqlite":
+        if self._database.dialect != "sqlite" or not (mark := await self._database.read(queries.mark_of_erased_words)):
             return
-        self._words_to_forget = False
         first = True
         while await self._database.write(partial(store.merge_words, pages=_MOST_MERGED, anew=first)):
             first = False
-
-    def _forget_words(self) -> None:
-        self._words_to_forget = True
-        self._on_erased()
+            self.beats += 1
+        await self._database.write(partial(store.clear_mark, mark=mark))
 
     async def _erase_all(self, find: Callable[[WriteSession], Sequence[str]]) -> Erased:
         """What is found and what is erased are of one transaction, so that nothing comes between."""
@@ -152,5 +148,5 @@ class Upkeep:
         while (erased := await self._database.write(unit, alone=True)) is not None:
             total = total.and_also(erased)
             self.beats += 1
-            self._forget_words()
+            self._on_erased()
         return total

@@ -22,6 +22,7 @@ from queries.reanalyses import (
     oldest_order,
     ticks_per_conversation,
 )
+from queries.searching import mark_of_erased_words
 from queries.topic_counts import count_topics
 from queries.trends import read_trends
 
@@ -46,6 +47,7 @@ __all__ = [
     "known_analyses",
     "list_conversations",
     "list_reanalyses",
+    "mark_of_erased_words",
     "newest_position",
     "next_insights",
     "next_to_reread",

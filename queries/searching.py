@@ -81,3 +81,8 @@ def _demand(words: Words) -> ColumnElement[str]:
         return func.phraseto_tsquery(simple, literal(words.text), type_=postgresql.TSQUERY())
     quoted = words.text.translate({ord("'"): " ", ord("\\"): " "})  # within quotes nothing is an operator
     return func.to_tsquery(simple, literal(f"'{quoted}':*"), type_=postgresql.TSQUERY())
+
+
+def mark_of_erased_words(session: ReadSession) -> int:
+    """0, unless SQLite's full-text index still holds words of what was erased (`store.erasing`)."""
+    return int(session.exec_driver_sql("PRAGMA user_version").scalar_one())

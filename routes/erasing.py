@@ -21,7 +21,10 @@ erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 50
     summary="Erase one conversation",
 )
 async def erase_conversation(conversation_id: ConversationId, state: StateDep) -> Response:
-    """Its insight goes with it, out of topics, totals, full text and the answers kept for equal texts."""
+    """Its insight goes with it, out of topics, totals, full text and the answers kept for equal texts.
+
+    Within seconds the database's files hold no byte of it: full text and log are cleaned after the answer.
+    """
     erased = await state["upkeep"].erase([conversation_id])
     if not erased.conversations:
         raise NotFound("There is no conversation with this id.")

@@ -18,7 +18,15 @@ from store.accepting import (
     purge_idempotency_keys,
 )
 from store.correcting import correct, withdraw_correction
-from store.erasing import Erased, erase_conversations, forget_orders_of, ids_accepted_before, ids_of_author, merge_words
+from store.erasing import (
+    Erased,
+    clear_mark,
+    erase_conversations,
+    forget_orders_of,
+    ids_accepted_before,
+    ids_of_author,
+    merge_words,
+)
 from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
 from store.renaming import rename_topics
 from store.spending import (
@@ -76,6 +84,7 @@ __all__ = [
     "cancel_call",
     "charge_abandoned",
     "claim_batch",
+    "clear_mark",
     "correct",
     "end_reanalysis",
     "erase_conversations",

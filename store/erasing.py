@@ -45,6 +45,8 @@ def erase_conversations(session: WriteSession, conversation_ids: Sequence[str]) 
     cached = select(func.count()).where(CachedAnalysis.conversation_id.in_(conversation_ids))
     kept = session.scalar(corrections) or 0, session.scalar(cached) or 0
     gone = session.execute(delete(Conversation).where(Conversation.id.in_(conversation_ids))).rowcount
+    if insights and session.dialect.name == "sqlite":
+        _mark_words(session)
     return Erased(gone, len(insights), *kept)
 
 
@@ -71,6 +73,18 @@ def forget_orders_of(session: WriteSession, author: str) -> None:
     orders = session.execute(select(ReanalysisRow.id, ReanalysisRow.filters)).all()
     about = [number for number, filters in orders if filters.get("author") == author]
     session.execute(delete(ReanalysisRow).where(ReanalysisRow.id.in_(about)))
+
+
+def _mark_words(session: WriteSession) -> None:
+    """That the full-text index holds erased words is in the file itself, so that a killed process forgets none."""
+    mark = session.exec_driver_sql("PRAGMA user_version").scalar_one()
+    session.exec_driver_sql(f"PRAGMA user_version = {mark % 1_000_000 + 1}").close()
+
+
+def clear_mark(session: WriteSession, mark: int) -> None:
+    """They are gone, unless more was erased meanwhile."""
+    if session.exec_driver_sql("PRAGMA user_version").scalar_one() == mark:
+        session.exec_driver_sql("PRAGMA user_version = 0").close()
 
 
 def merge_words(session: WriteSession, *, pages: int, anew: bool) -> bool:

@@ -5,8 +5,9 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -43,9 +44,24 @@ def configure_logging(level: str, *, environment: str) -> None:
     structlog.configure(
         processors=[*_shared_processors(environment), structlog.processors.format_exc_info, _render_json_bytes],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _Lasting(sys.stderr.buffer))),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lasting:
+    """A stream whose lines are lost, and nothing else, while its disk is full or its pipe closed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def get_logger() -> Logger:

@@ -38,13 +38,16 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"account", "intake", "loader", "reader", "upkeep"}),
     frozenset({"batch_processor"}),
     frozenset({"connections", "middleware", "routes"}),
-    frozenset({"demo", "ingest_data", "main"}),
+    frozenset({"serving"}),
+    frozenset({"backups", "demo", "ingest_data", "main"}),
 )
 PACKAGES = (
     "access",
     "account",
     "answers",
+    "backups",
     "batch_processor",
+    "database",
     "loader",
     "local_analyzer",
     "queries",
@@ -57,16 +60,16 @@ PACKAGES = (
 )
 DOORS = {
     "alembic": {"database"},
-    "fastapi": {"main", "routes"},
+    "fastapi": {"main", "routes", "serving"},
     "fastapi_offline": {"routes"},
     "httpx2": {"demo", "grok_client", "loader", "main", "mock_grok"},
     "prometheus_client": {"telemetry"},
     "rich": {"demo", "ingest_data", "loader"},
-    "settings": {"ingest_data", "main"},
+    "settings": {"backups", "ingest_data", "main"},
     "sqlalchemy": {"database", "models", "queries", "store"},
     "structlog": {"telemetry"},
     "typer": {"access", "ingest_data"},
-    "uvicorn": {"connections", "main"},
+    "uvicorn": {"connections", "serving"},
     "yaml": {"topics", "xai"},
 }
 MOST_MODULE_LINES = 400

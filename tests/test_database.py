@@ -222,7 +222,7 @@ def test_closing_folds_the_log_into_the_file(sqlite_url: str, tmp_path: Path) ->
 
     asyncio.run(write_and_close())
 
-    assert [path.name for path in tmp_path.iterdir()] == ["insights.db"]
+    assert {path.name for path in tmp_path.iterdir()} == {"insights.db", "insights.db.open"}  # no log beside it
 
 
 async def test_a_read_cannot_write(database: Database) -> None:
@@ -251,9 +251,8 @@ async def test_a_read_sees_one_snapshot(database: Database) -> None:
 
 @pytest.mark.unit
 async def test_a_locked_file_is_busy_and_free_again(sqlite_url: str, tmp_path: Path) -> None:
-    database = Database.connect(sqlite_url)
+    database = Database.connect(sqlite_url, patience_s=0.2)
     await database.open()
-    await database.write(lambda session: session.exec_driver_sql("PRAGMA busy_timeout=50").close())
     with closing(sqlite3.connect(tmp_path / "insights.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         answers = await write_together_unheld(database, keep("one"), keep("two"))
@@ -262,6 +261,28 @@ async def test_a_locked_file_is_busy_and_free_again(sqlite_url: str, tmp_path: P
 
     assert [type(answer) for answer in answers] == [DatabaseBusy, DatabaseBusy]
     assert await database.write(keep("three")) == "three"
+    await database.close()
+
+
+@pytest.mark.unit
+async def test_who_comes_while_the_file_is_locked_waits_for_a_time_of_their_own(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    database = Database.connect(sqlite_url, patience_s=1.0)
+    await database.open()
+    with closing(sqlite3.connect(tmp_path / "insights.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(database.write(keep("first")))
+        await asyncio.sleep(0.7)
+        second = asyncio.create_task(database.write(keep("second")))
+        await asyncio.wait({first})
+        second_still_waits = not second.done()
+        other.execute("ROLLBACK")
+
+    assert isinstance(first.exception(), DatabaseBusy)
+    assert second_still_waits
+    assert await second == "second"
+    assert await database.read(keys) == {"second"}
     await database.close()
 
 

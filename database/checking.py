@@ -1,0 +1,156 @@
+"""Whether a SQLite file is damaged, found out before anything opens it: a start must not build on what is broken.
+
+SQLite itself says nothing when the end of its log is damaged or lost: it takes what is whole and forgets the rest, as
+it must after a crash. But what was committed is known twice: from the index of the log (`-shm`), which a killed process
+leaves behind, and from later commits in the log itself.
+Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log, https://www.sqlite.org/walformat.html
+"""
+
+import sqlite3
+import struct
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from database.presence import Presence
+from telemetry import get_logger
+
+log = get_logger()
+
+_MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0015
+_LOOK_EVERY_STEPS = 100_000  # of SQLite's machine
+_MOST_LOG_BYTES = 64 * 1024 * 1024  # of a log that is summed up: a second
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+_INDEX_HEADER = 48  # twice, then how far the log has been folded into the file
+_BIG_ENDIAN_SUMS = 0x377F0683
+_HOST_ORDER = "<" if sys.byteorder == "little" else ">"
+
+
+def find_damage(file: Path, *, most_s: float = _MOST_S) -> str | None:
+    """What is wrong with the file, in words, or None; changes nothing.
+
+    Whoever has it open already has checked it, so then nothing is read. Raises: OSError.
+    """
+    if not file.parent.is_dir():
+        return None
+    presence = Presence(file)
+    try:
+        return _find_damage(file, most_s) if presence.be_alone() else None
+    finally:
+        presence.leave()
+
+
+def _find_damage(file: Path, most_s: float) -> str | None:
+    wal, shm = _bytes(_beside(file, "-wal"), _MOST_LOG_BYTES), _bytes(_beside(file, "-shm"), 2 * _INDEX_HEADER + 4)
+    if not file.exists() or file.stat().st_size == 0:
+        if wal:
+            return "the file is empty or gone, but its log is there"
+        if file.exists() and _beside(file, ".lock").exists():
+            return "the file is empty, but it has been in use"
+        return None
+    return _damage_of_log(wal, shm) or _damage_of_pages(file, most_s)
+
+
+def _damage_of_log(wal: bytes, shm: bytes) -> str | None:
+    frames = _Frames.of(wal)
+    index = _Index.of(shm)
+    if index is not None and index.frames > index.folded:
+        begins_anew = len(wal) >= _WAL_HEADER and wal[16:24] != index.salt  # and what was before has been folded
+        if not begins_anew and frames.whole < index.frames and len(wal) < _MOST_LOG_BYTES:
+            return "the end of its log (-wal) is damaged or missing"
+    return "its log (-wal) is damaged before its end" if frames.committed_later else None
+
+
+def _damage_of_pages(file: Path, most_s: float) -> str | None:
+    ends_at = time.monotonic() + most_s
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > ends_at, _LOOK_EVERY_STEPS)
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            log.warning("check_cut_short", seconds=most_s, remedy=f"python -m backups check {file} reads all of it")
+            return None
+        damaged = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        return str(error) if damaged else None  # anything else is met again when it is opened
+    return None if found == "ok" else str(found).replace("\n", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """Of a log: how many are whole, from the first on, and whether more than one commit follows after these."""
+
+    whole: int
+    committed_later: bool
+
+    @classmethod
+    def of(cls, wal: bytes) -> "_Frames":
+        if len(wal) < _WAL_HEADER + _FRAME_HEADER:
+            return cls(0, committed_later=False)
+        magic, _, page_size = struct.unpack(">III", wal[:12])
+        order = ">" if magic == _BIG_ENDIAN_SUMS else "<"
+        salt, sums = wal[16:24], _sums(wal[:24], (0, 0), order)
+        header_is_whole = struct.pack(">II", *sums) == wal[24:32]
+        if not header_is_whole:  # what follows says of itself how it was
+            page_size, salt = 4096, wal[40:48]
+        size = _FRAME_HEADER + page_size
+        if page_size < 512 or size > len(wal):
+            return cls(0, committed_later=False)
+        starts = range(_WAL_HEADER, len(wal) - size + 1, size)
+        whole = 0
+        for start in starts if header_is_whole else ():
+            frame = wal[start : start + size]
+            sums = _sums(frame[24:], _sums(frame[:8], sums, order), order)
+            if frame[8:16] != salt or struct.pack(">II", *sums) != frame[16:24]:
+                break
+            whole += 1
+        rest = [wal[start : start + 16] for start in starts[whole:]]
+        return cls(whole, committed_later=_committed_later([head[4:8] for head in rest if head[8:16] == salt]))
+
+
+def _committed_later(commits: list[bytes]) -> bool:
+    """A crash can tear one commit, and what it had begun to write is last: something after a commit was synced."""
+    ends = [number for number, pages in enumerate(commits) if pages != bytes(4)]
+    return bool(ends) and ends[0] < len(commits) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a process that was killed left in `-shm`: so many frames were committed, so many are in the file, too."""
+
+    frames: int
+    folded: int
+    salt: bytes
+
+    @classmethod
+    def of(cls, shm: bytes) -> "_Index | None":
+        header = shm[:_INDEX_HEADER]
+        if len(shm) < 2 * _INDEX_HEADER + 4 or header != shm[_INDEX_HEADER : 2 * _INDEX_HEADER]:
+            return None
+        if struct.pack("=II", *_sums(header[:40], (0, 0), _HOST_ORDER)) != header[40:48]:
+            return None
+        [frames] = struct.unpack("=I", header[16:20])
+        [folded] = struct.unpack("=I", shm[2 * _INDEX_HEADER : 2 * _INDEX_HEADER + 4])
+        return cls(frames, folded, header[32:40])
+
+
+def _sums(words: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
+    one, two = sums
+    numbers = iter(struct.unpack(f"{order}{len(words) // 4}I", words))
+    for first, second in zip(numbers, numbers, strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def _beside(file: Path, ending: str) -> Path:
+    return file.with_name(file.name + ending)

@@ -1,0 +1,61 @@
+"""uvicorn around the application: what it may take of the machine, and how it ends at a signal."""
+
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+
+import routes
+from connections import ConnectionLimits, limited, room_for_connections
+
+_GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
+
+
+def serve_until_signal(app: FastAPI, *, host: str, port: int, calls: int) -> None:
+    """Listen, and return when all has ended; `calls` to Grok keep their share of the file descriptors."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    config = uvicorn.Config(
+        app,
+        http=limited(ConnectionLimits(most_open=room_for_connections(descriptors, calls=calls))),
+        ws="none",
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    _run(_Server(config))
+
+
+class _Server(uvicorn.Server):
+    """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal hurries nothing: uvicorn would leave out the handing back, which takes seconds at most."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        state = cast("routes.State", self.lifespan.state)
+        state["streams"].end()
+        state["processor"].stop()  # nothing more is claimed while requests end
+        await super().shutdown(sockets)
+
+
+def _run(server: _Server) -> None:
+    """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
