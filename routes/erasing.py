@@ -23,7 +23,8 @@ erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 50
 async def erase_conversation(conversation_id: ConversationId, state: StateDep) -> Response:
     """Its insight goes with it, out of topics, totals, full text and the answers kept for equal texts.
 
-    Within seconds the database's files hold no byte of it: full text and log are cleaned after the answer.
+    Full text and log are cleaned within seconds of the answer. On SQLite a copy of an author's name or an `external_id`
+    may stay in unused room of an index, until its page is rewritten; a backup that is made and restored holds none.
     """
     erased = await state["upkeep"].erase([conversation_id])
     if not erased.conversations:
