@@ -7,6 +7,7 @@ tests.nursery` reads a request a line and answers it in a line: `start` gives a 
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,11 +73,19 @@ def running_nursery() -> Generator[Nursery, None, None]:
 
 def _serve() -> None:
     importlib.import_module("main")  # what every child would import
+    alive: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
-        answer = _fork(**request["start"]) if "start" in request else _poll(request["poll"])
+        answer: int | None
+        if "start" in request:
+            answer = _fork(**request["start"])
+            alive.add(answer)
+        elif (answer := _poll(request["poll"])) is not None:
+            alive.discard(request["poll"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in alive:  # left by a test that failed
+        os.kill(pid, signal.SIGKILL)
 
 
 def _poll(pid: int) -> int | None:
