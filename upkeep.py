@@ -25,6 +25,7 @@ _MOST_A_STEP = 500  # rows a transaction, some tens of milliseconds
 _SHORT_QUEUE = 1_000  # a new conversation waits behind no more than these
 _MOST_RENAMED = 250  # insights a transaction: each is rewritten with its topics and counters
 _MOST_MERGED = 200  # pages of the full-text index in one transaction
+_REST_AFTER_SCRUBBING = 20  # times as long as indexes took
 _LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 600.0
 
@@ -53,6 +54,7 @@ class Upkeep:
         self._on_requeued = on_requeued
         self._on_erased = on_erased
         self._ordered = asyncio.Event()
+        self._scrub_again_at = 0.0
         self.beats = 0
 
     async def run(self) -> None:
@@ -63,7 +65,7 @@ class Upkeep:
                 forgot = await survive(self.forget_old, "retention_failed")
                 renamed = await survive(self.rename_topics, "renaming_failed")
                 tidied_at = self._now() if forgot and renamed else None
-            await survive(self.merge_words, "merging_failed")
+            await survive(self.scrub, "scrubbing_failed")
             await survive(self.read_again, "reanalysis_failed")
             self._ordered.clear()
             with suppress(TimeoutError):
@@ -127,14 +129,25 @@ class Upkeep:
                 self._on_requeued()
             self.beats += 1
 
-    async def merge_words(self) -> None:
-        """SQLite's full text keeps erased words until its parts are merged: do that, a little at a time."""
-        if self._database.dialect != "sqlite" or not (mark := await self._database.read(queries.mark_of_erased_words)):
+    async def scrub(self) -> None:
+        """Clean what erasing leaves in SQLite's file: words in the full-text index, names in other indexes.
+
+        An index is made anew in one piece, 2 s for a million names, while writes wait: a part of the time at most.
+        """
+        clock = asyncio.get_running_loop().time
+        if self._database.dialect != "sqlite" or clock() < self._scrub_again_at:
+            return
+        if not (mark := await self._database.read(queries.mark_of_erased)):
             return
         first = True
         while await self._database.write(partial(store.merge_words, pages=_MOST_MERGED, anew=first)):
             first = False
             self.beats += 1
+        started = clock()
+        for index in store.INDEXES_OF_NAMES:
+            await self._database.write(partial(store.make_anew, index=index))
+            self.beats += 1
+        self._scrub_again_at = clock() + _REST_AFTER_SCRUBBING * (clock() - started)
         await self._database.write(partial(store.clear_mark, mark=mark))
 
     async def _erase_all(self, find: Callable[[WriteSession], Sequence[str]]) -> Erased:

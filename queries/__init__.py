@@ -22,7 +22,7 @@ from queries.reanalyses import (
     oldest_order,
     ticks_per_conversation,
 )
-from queries.searching import mark_of_erased_words
+from queries.searching import mark_of_erased
 from queries.topic_counts import count_topics
 from queries.trends import read_trends
 
@@ -47,7 +47,7 @@ __all__ = [
     "known_analyses",
     "list_conversations",
     "list_reanalyses",
-    "mark_of_erased_words",
+    "mark_of_erased",
     "newest_position",
     "next_insights",
     "next_to_reread",

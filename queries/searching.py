@@ -83,6 +83,6 @@ def _demand(words: Words) -> ColumnElement[str]:
     return func.to_tsquery(simple, literal(f"'{quoted}':*"), type_=postgresql.TSQUERY())
 
 
-def mark_of_erased_words(session: ReadSession) -> int:
-    """0, unless SQLite's full-text index still holds words of what was erased (`store.erasing`)."""
+def mark_of_erased(session: ReadSession) -> int:
+    """0, unless SQLite's file may still hold words of what was erased (`store.erasing`)."""
     return int(session.exec_driver_sql("PRAGMA user_version").scalar_one())

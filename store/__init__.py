@@ -19,12 +19,14 @@ from store.accepting import (
 )
 from store.correcting import correct, withdraw_correction
 from store.erasing import (
+    INDEXES_OF_NAMES,
     Erased,
     clear_mark,
     erase_conversations,
     forget_orders_of,
     ids_accepted_before,
     ids_of_author,
+    make_anew,
     merge_words,
 )
 from store.reanalyzing import Step, end_reanalysis, order_reanalysis, requeue
@@ -61,6 +63,7 @@ from store.working import (
 
 __all__ = [
     "IDEMPOTENCY_TTL",
+    "INDEXES_OF_NAMES",
     "MAX_RESCUES",
     "ON_THE_WAY",
     "Accepted",
@@ -91,6 +94,7 @@ __all__ = [
     "forget_orders_of",
     "ids_accepted_before",
     "ids_of_author",
+    "make_anew",
     "merge_words",
     "order_reanalysis",
     "purge_cache",

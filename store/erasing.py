@@ -13,6 +13,10 @@ from store.accepting import first_id_of
 from store.counting import change_counts
 from store.insights import find_insights
 
+# What clients write is a key of these. A page of an index that is split leaves copies of keys in its unused room, which
+# `secure_delete` does not know of; the tables grow at their end, where nothing is split.
+INDEXES_OF_NAMES = ("ix_insights_author", "uq_conversations_external_id")
+
 
 @dataclass(frozen=True, slots=True)
 class Erased:
@@ -45,8 +49,8 @@ def erase_conversations(session: WriteSession, conversation_ids: Sequence[str]) 
     cached = select(func.count()).where(CachedAnalysis.conversation_id.in_(conversation_ids))
     kept = session.scalar(corrections) or 0, session.scalar(cached) or 0
     gone = session.execute(delete(Conversation).where(Conversation.id.in_(conversation_ids))).rowcount
-    if insights and session.dialect.name == "sqlite":
-        _mark_words(session)
+    if gone and session.dialect.name == "sqlite":
+        _mark(session)
     return Erased(gone, len(insights), *kept)
 
 
@@ -75,16 +79,20 @@ def forget_orders_of(session: WriteSession, author: str) -> None:
     session.execute(delete(ReanalysisRow).where(ReanalysisRow.id.in_(about)))
 
 
-def _mark_words(session: WriteSession) -> None:
-    """That the full-text index holds erased words is in the file itself, so that a killed process forgets none."""
+def _mark(session: WriteSession) -> None:
+    """That the file is to be scrubbed is said in the file itself, so that a killed process forgets nothing."""
     mark = session.exec_driver_sql("PRAGMA user_version").scalar_one()
     session.exec_driver_sql(f"PRAGMA user_version = {mark % 1_000_000 + 1}").close()
 
 
 def clear_mark(session: WriteSession, mark: int) -> None:
-    """They are gone, unless more was erased meanwhile."""
+    """All of it is gone, unless more was erased meanwhile."""
     if session.exec_driver_sql("PRAGMA user_version").scalar_one() == mark:
         session.exec_driver_sql("PRAGMA user_version = 0").close()
+
+
+def make_anew(session: WriteSession, *, index: str) -> None:
+    session.exec_driver_sql(f"REINDEX {index}").close()
 
 
 def merge_words(session: WriteSession, *, pages: int, anew: bool) -> bool:

@@ -207,7 +207,7 @@ async def test_the_words_of_what_was_erased_leave_the_file(sqlite_url: str, tmp_
     upkeep = make_upkeep(database, clock)
 
     await upkeep.erase(ids)
-    await upkeep.merge_words()
+    await upkeep.scrub()
     await database.close()
 
     assert not is_written(tmp_path, b"zanzibarcanary")
