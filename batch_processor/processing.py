@@ -92,6 +92,7 @@ class BatchProcessor:
         self._stands_still = False  # hands full, nothing ends, and no call is under way that may take its time
         self.beats = 0
         self.ticked_at = now()  # one that is started again and again must not look alive
+        self._renewed_at = now()
         self.idle_since: datetime | None = None
 
     def wake(self, requests: int = 1) -> None:
@@ -151,6 +152,8 @@ class BatchProcessor:
         return (self._in_hand.most_rescues or 0) >= MAX_RESCUES  # it is to be the only one if the process dies again
 
     async def _claim(self) -> list[Claim]:
+        if self._now() - self._renewed_at >= self._limits.lease:  # the clock was set forward, or the host slept:
+            await self._renew_leases()  # what is in hand seems to be due
         wanted = max(self._limits.batch_size, self._reader.pack_size.current)
         claim = partial(
             store.claim_batch,
@@ -309,9 +312,11 @@ class BatchProcessor:
             self._woken.set()
 
     async def _renew_leases(self) -> None:
+        now = self._now()
         if claims := self._in_hand.claims:
-            until = self._now() + self._limits.lease
+            until = now + self._limits.lease
             await self._database.write(partial(store.renew_leases, claims=claims, until=until))
+        self._renewed_at = now
 
     async def _purge(self) -> None:
         await self._database.write(partial(store.purge_idempotency_keys, now=self._now()))

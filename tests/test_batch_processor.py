@@ -666,6 +666,28 @@ async def test_a_slow_call_is_no_standstill(
     assert ticked_at == clock.now()
 
 
+async def test_a_clock_set_forward_takes_no_row_out_of_its_own_hands(
+    database: FaultyDatabase, make_processor: MakeProcessor, accept: Callable[..., Any], clock: HandClock
+) -> None:
+    analyzer = ScriptedAnalyzer()
+    analyzer.hold = asyncio.Event()
+    processor = make_processor(analyzer)
+    await accept("late parcel")
+    await processor.run_once()
+    await until(lambda: _has_called(analyzer))
+
+    clock.turn(3 * LEASE_S)
+    await processor.run_once()
+    analyzer.hold.set()
+    await processor.drain()
+
+    row = await database.read(
+        lambda s: s.exec_driver_sql("SELECT status, rescues, lease_epoch FROM conversations").one()
+    )
+    assert tuple(row) == ("completed", 0, 1)
+    assert len(analyzer.packs) == 1
+
+
 async def test_one_that_waits_for_the_queue_tells_when_its_owner_last_worked(
     make_processor: MakeProcessor, tmp_path: Path, clock: HandClock
 ) -> None:
