@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from schemas import Sentiment, Status
 from store import IDEMPOTENCY_TTL, MAX_RESCUES, Accepted, Claim, Completed, Failed, Outcome, Released, Skipped
 from tests.harness import score_of
 
 LEASE = timedelta(seconds=60)
+_INNOCENT, _SUSPECT, _POISON = range(2), range(2, MAX_RESCUES + 1), range(MAX_RESCUES + 1, 100)  # by deaths
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +33,14 @@ class Row:
     @property
     def sentiment(self) -> Sentiment | None:
         return self.corrected or (None if self.said is None else Sentiment.of_score(self.said))
+
+    @property
+    def deaths(self) -> int:
+        """Owners that died with it in hand, were it claimed now."""
+        return self.rescues + (self.status is Status.PROCESSING)
+
+    def is_due(self, now: datetime) -> bool:
+        return self.due_at is not None and self.due_at <= now
 
     def score_of_next_answer(self) -> float:
         """Another for every conversation and every claim of it, so that crossed and late answers show."""
@@ -97,13 +106,26 @@ class QueueModel:
 
     # Working
 
-    def due(self, now: datetime) -> list[datetime]:
-        return sorted(row.due_at for row in self.rows.values() if row.due_at is not None and row.due_at <= now)
+    def due(self, now: datetime, deaths: range) -> list[datetime]:
+        """When those that are due and would then have been in hand at so many deaths came due, in order."""
+        return sorted(
+            at for row in self.rows.values() if row.is_due(now) and row.deaths in deaths and (at := row.due_at)
+        )
 
-    def claim(self, taken: Collection[str], claims: Iterable[Claim], *, limit: int, now: datetime) -> None:
-        """`taken`: the rows that changed hands; where several were due at the same moment, any of them may."""
-        due = [row.due_at for one in taken if (row := self.rows[one]).due_at is not None]
-        assert sorted(due) == self.due(now)[:limit], "those due longest are claimed, as many as were asked for"
+    def claim(
+        self,
+        taken: Collection[str],
+        claims: Iterable[Claim],
+        *,
+        limit: int,
+        now: datetime,
+        most_rescues: int | None,
+    ) -> None:
+        """`taken`: the rows that changed hands; where several were due at the same moment, any of them may.
+
+        `most_rescues`: of what the worker has in hand, None when that is nothing.
+        """
+        self._check_taken([self.rows[one] for one in taken], limit=limit, now=now, most_rescues=most_rescues)
         given = {claim.conversation_id: claim for claim in claims}
         for one in taken:
             row = self.rows[one]
@@ -117,6 +139,32 @@ class QueueModel:
             assert (claim.text, claim.lease_epoch, claim.attempts) == (row.text, row.epoch, row.attempts)
             assert (claim.rescues, claim.reread_at is not None) == (row.rescues, row.is_read_again)
         assert not given, "nothing is handed out that was not taken"
+
+    def _check_taken(self, taken: Sequence[Row], *, limit: int, now: datetime, most_rescues: int | None) -> None:
+        """One suspect at a time, and one that a further death would end all alone; poison before it ends."""
+        suspects, innocents = self.due(now, _SUSPECT), self.due(now, _INNOCENT)
+        [taken_innocents, taken_suspects, taken_poison] = [
+            sorted(at for row in taken if row.deaths in deaths and (at := row.due_at))
+            for deaths in (_INNOCENT, _SUSPECT, _POISON)
+        ]
+        if (most_rescues or 0) >= _SUSPECT[0]:
+            assert (taken_suspects, taken_poison) == ([], []), "one suspect is in hand"
+            assert taken_innocents == innocents[:limit]
+            return
+        first = suspects[0] if suspects else datetime.max.replace(tzinfo=UTC)
+        poison = self.due(now, _POISON)
+        assert [due_at for due_at in poison if due_at < first] == [due_at for due_at in taken_poison if due_at < first]
+        assert all(due_at <= first for due_at in taken_poison)
+        last_chance = any(row.deaths == MAX_RESCUES for row in taken) or (bool(suspects) and not taken_suspects)
+        if last_chance:
+            assert any(
+                row.is_due(now) and row.due_at == first and row.deaths == MAX_RESCUES for row in self.rows.values()
+            )
+            assert taken_suspects == ([first] if most_rescues is None else []), "it waits for an empty hand"
+            assert taken_innocents == []
+        else:
+            assert taken_suspects == suspects[:1]
+            assert taken_innocents == innocents[:limit], "those due longest are claimed, as many as were asked for"
 
     def holds(self, claim: Claim) -> bool:
         row = self.rows.get(claim.conversation_id)
@@ -150,7 +198,7 @@ class QueueModel:
                 self.rows[claim.conversation_id].due_at = until
 
     def abandon(self, now: datetime) -> int:
-        held = [row for row in self.rows.values() if row.status is Status.PROCESSING]
+        held = [row for row in self.rows.values() if row.status is Status.PROCESSING and not row.is_due(now)]
         for row in held:
             row.due_at = now
         return len(held)

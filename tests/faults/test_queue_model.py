@@ -183,11 +183,13 @@ class Queue(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6))
     def claim(self, worker: str, limit: int) -> None:
         before = self._epochs()
+        most_rescues = max((claim.rescues for claim in self.hands[worker]), default=None)
 
-        claims = self.desk.write(partial(store.claim_batch, limit=limit, now=self.now, lease=LEASE))
+        claim = partial(store.claim_batch, limit=limit, now=self.now, lease=LEASE, most_rescues=most_rescues)
+        claims = self.desk.write(claim)
 
         taken = [one for one, epoch in self._epochs().items() if epoch != before[one]]
-        self.model.claim(taken, claims, limit=limit, now=self.now)
+        self.model.claim(taken, claims, limit=limit, now=self.now, most_rescues=most_rescues)
         self.hands[worker] += sorted(claims, key=lambda claim: self.model.rows[claim.conversation_id].number)
         self.figures.count(claims=len(claims), poison=len(taken) - len(claims))
 
