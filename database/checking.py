@@ -19,7 +19,7 @@ from telemetry import get_logger
 
 log = get_logger()
 
-_MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0015
+_MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0017
 _LOOK_EVERY_STEPS = 100_000  # of SQLite's machine
 _MOST_LOG_BYTES = 64 * 1024 * 1024  # of a log that is summed up: a second
 _WAL_HEADER, _FRAME_HEADER = 32, 24
