@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from backups import Refused, check, make, restore
-from database import parse_database_url
+from database import file_of, parse_database_url
 from settings import Settings, describe_problems
 
 
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 def _database_file(command: str) -> Path:
     """Raises: ValueError, with what to use instead, when the database is no file."""
     url = parse_database_url(Settings().database_url)
-    if url.get_backend_name() == "sqlite" and url.database:
-        return Path(url.database)
+    if (file := file_of(url)) is not None:
+        return file
     place = url.set(drivername="postgresql").render_as_string().replace(":***@", "@")
     program = {
         "make": f"pg_dump --format=custom --file=FILE '{place}'",

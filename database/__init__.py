@@ -2,7 +2,7 @@
 
 from database.access import Database
 from database.checking import find_damage
-from database.engine import parse_database_url
+from database.engine import file_of, parse_database_url
 from database.migrating import MIGRATIONS, known_versions
 from database.presence import Presence
 from database.sessions import ReadSession, WriteSession
@@ -13,6 +13,7 @@ __all__ = [
     "Presence",
     "ReadSession",
     "WriteSession",
+    "file_of",
     "find_damage",
     "known_versions",
     "parse_database_url",

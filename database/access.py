@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from database.engine import PATIENCE_S, make_engine, parse_database_url
+from database.engine import PATIENCE_S, file_of, make_engine, parse_database_url
 from database.failures import translated
 from database.migrating import migrate, newest_version, version_of
 from database.presence import Presence
@@ -41,7 +41,7 @@ class Database:
         on_commit: OnCommit = lambda _units, _seconds: None,
     ) -> None:
         self.dialect = url.get_backend_name()
-        self.file = Path(url.database) if self.dialect == "sqlite" and url.database else None
+        self.file = file_of(url)
         self._presence = None if self.file is None else Presence(self.file)
         self._write_engine = make_engine(url, pool_size=1, may_write=True)
         self._read_engine = make_engine(url, pool_size=readers, may_write=False)
