@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from database.engine import PATIENCE_S, file_of, make_engine, parse_database_url
 from database.failures import translated
 from database.migrating import migrate, newest_version, version_of
-from database.presence import Presence
+from database.presence import BEING_REPLACED, Presence
 from database.sessions import ReadSession, WriteSession
 from database.writer import OnCommit, Writer
 from errors import Draining, StorageUnusable
@@ -74,8 +74,8 @@ class Database:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             _warn_of_network_file_system(self.file)
-        if self._presence is not None and not self._presence.join():
-            raise StorageUnusable("A backup is being restored: start the service when that has ended.")
+        if self._presence is not None and not await asyncio.to_thread(self._presence.join):
+            raise StorageUnusable(BEING_REPLACED)
         await asyncio.to_thread(migrate, self._write_engine)
         self._writer.start(self._loop)
 
