@@ -68,7 +68,8 @@ def _database_file(command: str) -> Path:
 def _tell_restored(kept: Path | None, file: Path) -> None:
     print(f"{file} is now the database. Start the service: it brings the tables to its version.")
     if kept is not None:
-        print(f"The one before is kept: {kept}")
+        log = kept.with_name(f"{kept.name}-wal")
+        print(f"The one before is kept: {kept}{f', with its log {log}' if log.exists() else ''}")
 
 
 def _refuse(reason: str, *, status: int) -> int:
