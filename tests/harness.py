@@ -234,6 +234,11 @@ class Service:
     def client(self) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
 
+    def remove_database(self) -> None:
+        """The file and all that stands beside it: a log without its file makes the next start refuse."""
+        for file in self.folder.glob(f"{self.file.name}*"):
+            file.unlink()
+
     def log_lines(self) -> list[Json]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 

@@ -138,7 +138,7 @@ def test_kill_9_in_a_migration_leaves_a_file_that_the_next_start_migrates(
     versions = len(list((MIGRATIONS / "versions").glob("*.py")))
     service = Service(tmp_path, QUIET, nursery=nursery)
     for _ in range(figures.times(1, 20)):
-        service.file.unlink(missing_ok=True)
+        service.remove_database()
         for version in range(1, versions + 1):
             service.launch(FAILPOINTS=f"{IN_MIGRATION}:kill@{version}")
             assert service.wait_for_end() == -9

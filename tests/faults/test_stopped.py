@@ -118,7 +118,7 @@ def test_a_signal_during_the_start_ends_it_and_the_next_start_is_whole(
 ) -> None:
     chance = random.Random(figures.number)
     for _ in range(figures.times(3, 100)):
-        service.file.unlink(missing_ok=True)
+        service.remove_database()
         service.launch()
         time.sleep(chance.uniform(0.0, 0.3))
         took_s = service.stop(number)
