@@ -70,10 +70,12 @@ class Writer:
         self._jobs.put(job)
         return job.answered
 
-    def end(self) -> None:
+    def end(self, *, timeout_s: float) -> bool:
+        """Whether all that was handed over has been committed, or told why not, in time."""
         self._jobs.put(None)
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (group := self._gather()) is not None:
