@@ -119,6 +119,15 @@ class Database:
         value: T = await self._writer.hand_over(unit, alone=alone)
         return value
 
+    async def vacuum(self) -> None:
+        """Write all of SQLite's file anew, which no transaction can; writes wait meanwhile, and reads go on.
+
+        Raises: DatabaseBusy, StorageFull, Overloaded; then the file is as it was.
+        """
+        if self._closed or self._loop is None:
+            raise Draining
+        await self._writer.vacuum()
+
     async def read(self, unit: Callable[[ReadSession], T]) -> T:
         """The value of `unit`, all of whose statements see one snapshot."""
         if self._closed or self._loop is None:
