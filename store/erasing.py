@@ -14,7 +14,7 @@ from store.counting import change_counts
 from store.insights import find_insights
 
 # What clients write is a key of these. A page that is split leaves copies of keys in its unused room, which
-# `secure_delete` does not know of. Pages of tables are split, too, when rows in their midst grow: those, only VACUUM cleans.
+# `secure_delete` does not know of. Pages of tables are split, too, when rows in their midst grow: VACUUM cleans those.
 INDEXES_OF_NAMES = ("ix_insights_author", "uq_conversations_external_id")
 
 
