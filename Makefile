@@ -15,7 +15,7 @@ DEVELOPMENT := pyproject.toml --extra postgres --group dev --group bench
 IMAGE := insights-platform-api
 
 .PHONY: help install install-dev run dev demo test test-cov lint format types audit check api-docs bench bench-grok bench-queries \
-	evaluate load-test fake-xai soak docker-build docker-run db-init backup restore \
+	evaluate load-test fake-xai soak docker-build docker-run db-init backup restore vacuum \
 	lock requirements-check clean
 
 help: ## List the targets
@@ -97,6 +97,9 @@ db-init: .venv/.runtime ## Make or migrate the database that DATABASE_URL names
 
 backup: .venv/.runtime ## Copy the database while the service runs (FILE=backup.db)
 	@$(PY) -m backups make "$(FILE)"
+
+vacuum: .venv/.runtime ## Write the database anew, so that nothing erased is left in it; stop the service first
+	@$(PY) -m backups vacuum
 
 restore: .venv/.runtime ## Put a backup in the place of the database; stop the service first (FILE=backup.db)
 	@$(PY) -m backups restore "$(FILE)"

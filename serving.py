@@ -1,9 +1,12 @@
 """uvicorn around the application: what it may take of the machine, and how it ends at a signal."""
 
+import logging
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 from typing import cast
@@ -15,7 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 import routes
 from connections import ConnectionLimits, limited, room_for_connections
 
-_GRACE_S = 5  # with 3 s for the processor's last save and the database: below the container's stop timeout
+_GRACE_S = 5  # the processor ends meanwhile, 7 s at most; with 3 s for the database: 10 s
 
 
 def serve_until_signal(app: FastAPI, *, host: str, port: int, calls: int) -> None:
@@ -59,3 +62,13 @@ def _run(server: _Server) -> None:
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+    _end_whatever_hangs()
+
+
+def _end_whatever_hangs() -> None:
+    """Python waits at its end for threads; one that hangs in the database has nothing to tell any more."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

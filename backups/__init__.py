@@ -7,5 +7,6 @@ restore:  checked --> copied beside the database --> checked --> the old one kep
 from backups.checking import Refused, check
 from backups.making import make
 from backups.restoring import restore
+from backups.vacuuming import vacuum
 
-__all__ = ["Refused", "check", "make", "restore"]
+__all__ = ["Refused", "check", "make", "restore", "vacuum"]

@@ -1,4 +1,4 @@
-"""The command line of backups: `python -m backups make FILE`, `check FILE`, `restore FILE`.
+"""The command line of backups: `python -m backups make FILE`, `check FILE`, `restore FILE`, `vacuum`.
 
 The database is the one that DATABASE_URL names, in the environment or in `.env`. Status 0 when it is done, 1 when it is
 refused, 2 when the command or a setting cannot be used.
@@ -12,15 +12,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from backups import Refused, check, make, restore
+from backups import Refused, check, make, restore, vacuum
 from database import file_of, parse_database_url
 from settings import Settings, describe_problems
 
 
 def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
-    file: Path = given.file
     try:
+        if given.command == "vacuum":
+            database_file = _database_file(given.command)
+            print(f"{database_file} was written anew: {vacuum(database_file)}.")
+            return 0
+        file: Path = given.file
         if given.command == "check":
             print(f"{file} is sound: {check(file)}.")
             return 0
@@ -49,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in helps.items():
         commands.add_parser(name, help=text, description=text).add_argument("file", type=Path, metavar="FILE")
+    text = "write the database anew, so that nothing erased is left in it; the service must be stopped"
+    commands.add_parser("vacuum", help=text, description=text)
     return parser
 
 
@@ -61,6 +67,7 @@ def _database_file(command: str) -> Path:
     program = {
         "make": f"pg_dump --format=custom --file=FILE '{place}'",
         "restore": f"pg_restore --clean --if-exists --single-transaction --dbname='{place}' FILE",
+        "vacuum": f"vacuumdb --full --dbname='{place}'",
     }[command]
     raise ValueError(f"The database is PostgreSQL: use its own programs, with the password in PGPASSWORD:\n  {program}")
 

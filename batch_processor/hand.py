@@ -1,8 +1,8 @@
 """What this process has claimed and not yet seen to its end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from store import Claim
+from store import Claim, Outcome
 
 
 class Hand:
@@ -37,3 +37,10 @@ class Hand:
         """What was in it."""
         claims, self._claims = self.claims, {}
         return claims
+
+
+def apart(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """What is saved together: a row whose owner died may be the cause, so it cannot keep others from being saved."""
+    together = [outcome for outcome in outcomes if not outcome.claim.rescues]
+    alone = [[outcome] for outcome in outcomes if outcome.claim.rescues]
+    return [together, *alone] if together else alone

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 import store
-from batch_processor.hand import Hand
-from batch_processor.telling import count_outcome, log_outcome
+from batch_processor.hand import Hand, apart
+from batch_processor.telling import count_outcome, log_death, log_outcome
 from database import Database
 from errors import Overloaded, StorageFull
 from queue_lock import QueueLock
@@ -30,6 +30,7 @@ log = get_logger()
 _RENEWALS_A_LEASE = 3
 _SHORTEST_REST_S = 0.05
 _LOOK_FOR_OWNER_S = 1.0  # how often to try for the queue of another process, which may die at any time
+_LAST_TURN_S = 2.0  # once told to stop
 _HAND_BACK_S = 1.5  # a database that does not answer must not hold up the end: the rows are rescued instead
 _TICK_EVERY_S = 5.0  # well within the 30 s after which `/ready` calls the worker stalled
 _AFTER_ERROR_S = 1.0
@@ -86,6 +87,7 @@ class BatchProcessor:
         self._arrived, self._counted_at, self._busy = 0, now(), False
         self._stopping = asyncio.Event()
         self._woken = asyncio.Event()
+        self._turns: asyncio.Timeout | None = None  # while it runs
         self._packs: set[asyncio.Task[None]] = set()
         self._in_hand = Hand()
         self._next_due_at: datetime | None = None
@@ -108,17 +110,20 @@ class BatchProcessor:
             self._own_task(self._repeat(self._purge, every_s=_PURGE_EVERY_S), "purge"),
         ]
         try:
-            while not self._stopping.is_set():
-                if not await survive(self._take_turn, "processor_failed"):
-                    await self._pause(_AFTER_ERROR_S)
-                self.beats += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._turns:
+                    await self._take_turns()
         finally:
+            self._turns = None
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             await self._hand_back()
 
     def stop(self) -> None:
+        """A turn that is under way ends by itself, or is broken off: it may wait for a database that hangs."""
+        if self._turns is not None and not self._stopping.is_set():
+            self._turns.reschedule(asyncio.get_running_loop().time() + _LAST_TURN_S)
         self._stopping.set()
         self._woken.set()
 
@@ -196,6 +201,12 @@ class BatchProcessor:
         while self._packs:
             await self._wait_for_a_pack()
 
+    async def _take_turns(self) -> None:
+        while not self._stopping.is_set():
+            if not await survive(self._take_turn, "processor_failed"):
+                await self._pause(_AFTER_ERROR_S)
+            self.beats += 1
+
     async def _take_turn(self) -> None:
         rest_s = await self.run_once()
         if not self._stands_still:  # nor is a turn that fails progress
@@ -251,7 +262,7 @@ class BatchProcessor:
         self._in_hand.take(claims)
         with self._let_go_on_error(claims):
             batch = await self._reader.sort(claims)
-        for outcomes in _apart(batch.outcomes):
+        for outcomes in apart(batch.outcomes):
             self._track(self._save(outcomes), "save")
         for pack in batch.packs:
             self._track(self._read(pack), "pack")
@@ -381,17 +392,5 @@ class BatchProcessor:
 
     def _own_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_log_death)
+        task.add_done_callback(log_death)
         return task
-
-
-def _apart(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """What is saved together: a row whose owner died may be the cause, so it cannot keep others from being saved."""
-    together = [outcome for outcome in outcomes if not outcome.claim.rescues]
-    alone = [[outcome] for outcome in outcomes if outcome.claim.rescues]
-    return [together, *alone] if together else alone
-
-
-def _log_death(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("task_died", task=task.get_name(), exc_info=error)

@@ -1,5 +1,6 @@
 """What became of a conversation, told in one log line and in the metrics; never its text."""
 
+import asyncio
 from datetime import datetime
 
 from schemas import Tally
@@ -55,3 +56,8 @@ def count_outcome(metrics: Metrics, outcome: Completed | Skipped | Failed) -> No
         case Failed():
             metrics.count_finished("failed")
             metrics.count_failure(outcome.code)
+
+
+def log_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task_died", task=task.get_name(), exc_info=error)

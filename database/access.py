@@ -5,9 +5,11 @@ read(unit)  --> reader thread: BEGIN, unit, COMMIT on a connection that cannot w
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +29,7 @@ T = TypeVar("T")
 log = get_logger()
 
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "fuse.sshfs", "afs"}
+_WRITES_END_WITHIN_S, _READS_END_WITHIN_S = 2.0, 0.5  # after 7 s at most for requests and the processor
 
 
 class Database:
@@ -80,16 +83,27 @@ class Database:
         self._writer.start(self._loop)
 
     async def close(self) -> None:
-        """Commit what has been handed over, fold the WAL into the file, and let every connection go."""
+        """Commit what has been handed over, fold the WAL into the file, and let every connection go.
+
+        A database that hangs is waited for some seconds, then left to the end of the process: its threads go on.
+        """
         if self._closed:
             return
         self._closed = True
-        await asyncio.to_thread(self._writer.end)
-        self._readers.shutdown(wait=True)
+        written = await asyncio.to_thread(self._writer.end, timeout_s=_WRITES_END_WITHIN_S)
+        if not (await asyncio.to_thread(self._end_readers) and written):
+            log.error("database_hangs", remedy="look at its disk or server; what was not answered may be lost")
+            return
         self._read_engine.dispose()
         self._write_engine.dispose()
         if self._presence is not None:
             self._presence.leave()
+
+    def _end_readers(self) -> bool:
+        ending = threading.Thread(target=partial(self._readers.shutdown, cancel_futures=True), daemon=True)
+        ending.start()
+        ending.join(_READS_END_WITHIN_S)
+        return not ending.is_alive()
 
     async def write(self, unit: Callable[[WriteSession], T], *, alone: bool = False) -> T:
         """The value of `unit`, after the commit that holds it; if `unit` raises, it alone is rolled back.
@@ -104,6 +118,15 @@ class Database:
             raise Draining
         value: T = await self._writer.hand_over(unit, alone=alone)
         return value
+
+    async def vacuum(self) -> None:
+        """Write all of SQLite's file anew, which no transaction can; writes wait meanwhile, and reads go on.
+
+        Raises: DatabaseBusy, StorageFull, Overloaded; then the file is as it was.
+        """
+        if self._closed or self._loop is None:
+            raise Draining
+        await self._writer.vacuum()
 
     async def read(self, unit: Callable[[ReadSession], T]) -> T:
         """The value of `unit`, all of whose statements see one snapshot."""

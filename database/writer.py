@@ -42,6 +42,7 @@ class _Job:
     answered: asyncio.Future[Any]
     alone: bool
     let_go_at: float
+    is_vacuum: bool = False
     value: Any = None
     error: BaseException | None = None
 
@@ -70,10 +71,18 @@ class Writer:
         self._jobs.put(job)
         return job.answered
 
-    def end(self) -> None:
+    def vacuum(self) -> asyncio.Future[Any]:
+        assert self._loop is not None, "it was not started"
+        job = _Job(_nothing, self._loop.create_future(), alone=True, let_go_at=0, is_vacuum=True)
+        self._jobs.put(job)
+        return job.answered
+
+    def end(self, *, timeout_s: float) -> bool:
+        """Whether all that was handed over has been committed, or told why not, in time."""
         self._jobs.put(None)
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (group := self._gather()) is not None:
@@ -111,11 +120,22 @@ class Writer:
                 group.append(job)
 
     def _commit(self, group: list[_Job]) -> None:
-        apart = [job for job in group if self._replicas_lock and job.alone]
-        for jobs in ([job for job in group if job not in apart], *([job] for job in apart)):
+        vacuums = [job for job in group if job.is_vacuum]
+        apart = [job for job in group if self._replicas_lock and job.alone and not job.is_vacuum]
+        for jobs in ([job for job in group if job not in apart + vacuums], *([job] for job in apart)):
             if jobs:
                 self._commit_together(jobs)
                 self._answer(jobs)
+        for job in vacuums:
+            self._vacuum(job)
+            self._answer([job])
+
+    def _vacuum(self, job: _Job) -> None:
+        try:
+            with translated(), self._engine.connect() as connection:
+                connection.exec_driver_sql("VACUUM").close()
+        except Exception as error:  # noqa: BLE001 - its caller must hear it, and the writer go on
+            job.error = error
 
     def _commit_together(self, jobs: list[_Job]) -> None:
         """Leaves in `jobs` those that were run, each with its value or error."""
@@ -164,6 +184,10 @@ class Writer:
         if self._loop is not None and jobs:
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(_answer_all, tuple(jobs))
+
+
+def _nothing(_session: WriteSession) -> None:
+    pass
 
 
 def _run_unit(session: WriteSession, job: _Job) -> None:

@@ -23,8 +23,9 @@ erasing = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 50
 async def erase_conversation(conversation_id: ConversationId, state: StateDep) -> Response:
     """Its insight goes with it, out of topics, totals, full text and the answers kept for equal texts.
 
-    SQLite's file and log are scrubbed within seconds of the answer, with millions of insights within a minute or so:
-    then no byte of it is left in them. A backup that was made before keeps it.
+    SQLite's file and log are scrubbed within seconds of the answer, or half a minute after the last time: then no
+    byte of it is left in them. In a file above 128 MB, unused room of pages may keep copies of some texts until the
+    file is written anew: `make vacuum`, with the service stopped. A backup that was made before keeps it.
     """
     erased = await state["upkeep"].erase([conversation_id])
     if not erased.conversations:

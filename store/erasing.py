@@ -13,8 +13,8 @@ from store.accepting import first_id_of
 from store.counting import change_counts
 from store.insights import find_insights
 
-# What clients write is a key of these. A page of an index that is split leaves copies of keys in its unused room, which
-# `secure_delete` does not know of; the tables grow at their end, where nothing is split.
+# What clients write is a key of these. A page that is split leaves copies of keys in its unused room, which
+# `secure_delete` does not know of. Pages of tables are split, too, when rows in their midst grow: VACUUM cleans those.
 INDEXES_OF_NAMES = ("ix_insights_author", "uq_conversations_external_id")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backups import Refused, check, make, restore
+from backups import Refused, check, make, restore, vacuum
 from backups.__main__ import main
 from database import Database
 
@@ -213,6 +213,20 @@ async def test_while_somebody_has_it_open_it_is_not_replaced(tmp_path: Path) -> 
         restore(tmp_path / "insights.db", tmp_path / "backup.db", now=NOW)
 
     await database.close()
+
+
+def test_a_database_that_was_written_anew_holds_nothing_that_is_gone(file: Path) -> None:
+    write_beside_its_file(file, rows=50)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute("DELETE FROM conversations WHERE id <> 'conv_49'")
+    assert b"conv_13" in file.read_bytes()
+
+    written = vacuum(file)
+
+    assert written.conversations == 1
+    assert b"conv_13" not in file.read_bytes()
+    assert b"conv_49" in file.read_bytes()
 
 
 def test_for_postgresql_its_own_programs_are_named(

@@ -442,3 +442,22 @@ def test_a_url_that_cannot_be_used_is_refused_without_being_repeated(url: str) -
         parse_database_url(url)
 
     assert "secret" not in str(refusal.value)
+
+
+async def test_a_read_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    database = Database.connect(f"sqlite:///{tmp_path / 'insights.db'}")
+    await database.open()
+    begun, gate = threading.Event(), threading.Event()
+
+    def hang(_session: ReadSession) -> bool:
+        begun.set()
+        return gate.wait(30)
+
+    hanging = asyncio.create_task(database.read(hang))
+    await asyncio.to_thread(begun.wait)
+
+    await database.close()
+
+    assert not hanging.done()
+    gate.set()
+    assert await hanging

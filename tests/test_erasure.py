@@ -1,6 +1,7 @@
 """After an erasure the bytes themselves are gone: no file of the database holds a word of what was erased."""
 
 import hashlib
+import random
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -62,6 +63,33 @@ def test_nothing_of_what_was_erased_stays_in_the_files(tmp_path: Path) -> None:
 
         kept = [canary(number) for number in range(100, 1_500)]
         assert leftovers(service, kept) == set(kept)
+
+
+def test_rows_that_grew_in_the_midst_of_others_leave_no_copies_of_those(tmp_path: Path) -> None:
+    with running_service(tmp_path, LOG_LEVEL="WARNING") as service, service.client() as client:
+        ids = [one for start in range(0, 3_000, 300) for one in send(client, range(start, start + 300))]
+        wait_until(lambda: all_ended(service), within_s=60)
+        fail_in_random_order(service.file, ids[:1_500])
+        for one in ids[::20]:
+            client.delete(f"/api/v1/conversations/{one}")
+        erased = [canary(number) for number in range(0, 3_000, 20)]
+
+        wait_until(lambda: not leftovers(service, erased), within_s=WITHIN_S)
+
+        assert leftovers(service, [canary(1), canary(2_999)]) == {canary(1), canary(2_999)}
+
+
+def fail_in_random_order(file: Path, ids: list[str]) -> None:
+    """As Grok's answers that cannot be used come in: each row grows by a long answer, and its page is split."""
+    chance = random.Random(1)
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        for one in chance.sample(ids, len(ids)):
+            connection.execute(
+                "UPDATE conversations SET status = 'failed', error = 'it cannot be used', error_code = 'reply_invalid',"
+                " skip_reason = NULL, raw_answer = ? WHERE id = ?",
+                ("x" * chance.randrange(200, 2_000), one),
+            )
 
 
 def test_a_kill_right_after_an_erasure_leaves_nothing_either(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def test_sigterm_with_everything_under_way_ends_in_time_and_leaves_nothing_in_ha
         open_rows = "SELECT DISTINCT status, attempts, rescues FROM conversations WHERE due_at IS NOT NULL"
         assert service.query(open_rows) == [("pending", 0, 0)]
         assert find_broken(service.query, acknowledged=[]) == []
+
+
+@pytest.mark.fault(6)
+def test_sigterm_while_a_commit_hangs_ends_in_time(service: Service, figures: Figures) -> None:
+    for number in range(figures.times(1, 10)):
+        service.start(FAILPOINTS=f"before_commit:pause=45@{3 + number % 3}")
+        hanging = ThreadPoolExecutor(2)
+        with service.client() as client:
+            for row in range(2):
+                hanging.submit(client.post, "/api/v1/conversations", json={"text": f"order {row} is lost"})
+                time.sleep(0.3)  # a commit of its own
+            took_s = service.stop()
+            hanging.shutdown()
+        figures.count(stops=1)
+        figures.note_most(ended_after_s=took_s)
+
+        assert took_s <= ENDS_WITHIN_S
+        assert service.wait_for_end() == 0
+        assert any(line["event"] == "database_hangs" for line in service.log_lines())
+    service.start()
+    service.stop()
+    assert find_broken(service.query, acknowledged=[]) == []
 
 
 def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
