@@ -267,8 +267,10 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, **environment: str) -> Generator[Service, None, None]:
-    service = Service(folder, environment)
+def running_service(
+    folder: Path, nursery: Nursery | None = None, /, **environment: str
+) -> Generator[Service, None, None]:
+    service = Service(folder, environment, nursery=nursery)
     try:
         service.start()
         yield service

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ def xai() -> Generator[FakeXaiServer]:
 
 @pytest.fixture
 def service(tmp_path: Path, nursery: Nursery, xai: FakeXaiServer) -> Generator[Service]:
-    environment = {**xai.environment, "LOG_LEVEL": "WARNING", "GROK_CALLS_PER_SECOND": "1000", "CANARY_SHARE": "0"}
+    environment = {
+        **xai.environment,
+        "LOG_LEVEL": "WARNING",
+        "POLL_INTERVAL_SECONDS": "0.1",
+        "GROK_CALLS_PER_SECOND": "1000",
+        "CANARY_SHARE": "0",
+    }
     made = Service(tmp_path, environment, nursery=nursery)
     yield made
     made.kill()
@@ -73,6 +80,7 @@ def test_of_a_hundred_rows_only_the_one_that_kills_is_failed(
             if not service.is_running:
                 deaths += 1
                 service.start()
+            time.sleep(0.02)
         service.kill()
         figures.count(rows=100, deaths=deaths, poison=count_ends(service).get("poison", 0))
 
