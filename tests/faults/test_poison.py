@@ -14,8 +14,7 @@ from tests.fake_xai_answers import texts_of
 from tests.fake_xai_faults import no_faults
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
-from tests.faults.senders import BULK
-from tests.harness import Service, wait_until
+from tests.harness import Service, post_all, wait_for_call, wait_until
 from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -43,17 +42,6 @@ def service(tmp_path: Path, nursery: Nursery, xai: FakeXaiServer) -> Generator[S
     made.kill()
 
 
-def post(service: Service, *texts: str) -> list[str]:
-    with service.client() as client:
-        answer = client.post(BULK, json={"conversations": [{"text": text} for text in texts]})
-    assert answer.status_code == 202, answer.text
-    return [result["conversation_id"] for result in answer.json()["results"]]
-
-
-def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
-    wait_until(lambda: len(xai.journal.chats) > after)
-
-
 def is_done(service: Service) -> bool:
     return service.query("SELECT 1 FROM conversations WHERE due_at IS NOT NULL LIMIT 1") == []
 
@@ -74,7 +62,7 @@ def test_of_a_hundred_rows_only_the_one_that_kills_is_failed(
     for number in range(figures.times(1, 20)):
         service.remove_database()
         service.start()
-        ids = post(service, *(f"parcel {number} of order {row} is late" for row in range(99)), DEADLY)
+        ids = post_all(service, *(f"parcel {number} of order {row} is late" for row in range(99)), DEADLY)
         deaths = 0
         while not is_done(service):
             if not service.is_running:
@@ -98,7 +86,7 @@ def test_five_kills_in_slow_calls_fail_no_row(service: Service, xai: FakeXaiServ
         for _ in range(5):
             seen = len(xai.journal.chats)
             service.start()
-            ids = ids or post(service, *(f"parcel {number} of order {row} is late" for row in range(10)))
+            ids = ids or post_all(service, *(f"parcel {number} of order {row} is late" for row in range(10)))
             wait_for_call(xai, after=seen)
             service.kill()
             figures.count(kills=1)

@@ -14,7 +14,7 @@ from tests.fake_xai import FakeXaiServer, running_fake_xai
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.faults.senders import BULK
-from tests.harness import Service, wait_until
+from tests.harness import Service, wait_for_call, wait_until
 from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -96,10 +96,6 @@ def test_sigterm_with_everything_under_way_ends_in_time_and_leaves_nothing_in_ha
         open_rows = "SELECT DISTINCT status, attempts, rescues FROM conversations WHERE due_at IS NOT NULL"
         assert service.query(open_rows) == [("pending", 0, 0)]
         assert find_broken(service.query, acknowledged=[]) == []
-
-
-def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
-    wait_until(lambda: len(xai.journal.chats) > after)
 
 
 def stop_twice(service: Service, second: int) -> float:
