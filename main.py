@@ -21,7 +21,7 @@ from access import KeyRing, open_keys
 from account import FreeCalls, KeyCheck, Ledger, SpendingLimits, ticks_of_one
 from batch_processor import BatchProcessor, ProcessorLimits
 from circuit_breaker import CircuitBreaker
-from database import Database, find_damage
+from database import Database, file_of, find_damage, parse_database_url
 from errors import InsightsError, StorageUnusable
 from grok_client import Account, CallLimits, CallTemplate, GrokClient
 from intake import Intake
@@ -312,7 +312,7 @@ def main() -> None:
 
 def _refuse_damage(url: str) -> None:
     """Raises: StorageUnusable, with what to do, when the file is damaged; nothing has been changed."""
-    if (file := Database.connect(url).file) is not None and (damage := find_damage(file)) is not None:
+    if (file := file_of(parse_database_url(url))) is not None and (damage := find_damage(file)) is not None:
         raise StorageUnusable(_DAMAGED.format(file=file, damage=damage))
 
 

@@ -1,8 +1,11 @@
 """The file of keys: one entry a line, `#` before remarks; read whole or not at all, and replaced in one step."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from access.keys import Key, KeysInvalid, parse_entry
 
@@ -54,27 +57,35 @@ def _parse(lines: Sequence[str]) -> tuple[Key, ...]:
 
 def add_key(path: Path, key: Key) -> None:
     """Append an entry, in a file that is made if there is none. Raises: KeysInvalid."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    if before:
-        read_keys(path)
-    _replace(path, (before.rstrip("\n") + "\n" if before else _TITLE) + f"{key}\n")
+    with _changing(path) as change:
+        before = _read_text(path) if path.exists() and path.stat().st_size else ""
+        change((before.rstrip("\n") + "\n" if before else _TITLE) + f"{key}\n")
 
 
 def remove_keys(path: Path, name: str, *, but: str | None = None) -> tuple[Key, ...]:
     """Take the keys of a name out, but for those whose SHA-256 begins with `but`; those taken. Raises: KeysInvalid."""
-    gone = tuple(key for key in read_keys(path) if key.name == name and (but is None or not key.digest.startswith(but)))
-    if gone:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    with _changing(path) as change:
+        lines = _read_text(path).splitlines(keepends=True)
+        named = [key for key in read_keys(path) if key.name == name]
+        gone = tuple(key for key in named if but is None or not key.digest.startswith(but))
         digests = [key.digest for key in gone]
         kept = "".join(line for line in lines if not any(digest in line.partition("#")[0] for digest in digests))
-        _replace(path, kept or _TITLE)
-    return gone
+        if gone:
+            change(kept or _TITLE)
+        return gone
 
 
-def _replace(path: Path, text: str) -> None:
-    """Whoever reads meanwhile sees the file as it was or as it will be; its owner and mode stay.
+def _read_text(path: Path) -> str:
+    """Raises: KeysInvalid for a file that could not be read whole."""
+    read_keys(path)
+    return path.read_text(encoding="utf-8-sig")
 
-    The new file's name serves as the lock: of two changes at a time, one is refused.
+
+@contextmanager
+def _changing(path: Path) -> Generator[Callable[[str], None], None, None]:
+    """Read and write within: the new file's name serves as the lock, so that of two changes at a time one is refused.
+
+    Whoever reads meanwhile sees the file as it was or as it will be; its owner and mode stay.
     """
     path = path.resolve()
     new = path.with_name(f"{path.name}.new")
@@ -84,16 +95,24 @@ def _replace(path: Path, text: str) -> None:
         raise KeysInvalid(f"{new} is there: another change is under way, or was broken off; then remove it.") from None
     except OSError as error:
         raise KeysInvalid(f"{new}: cannot be written: {error.strerror}.") from None
+    ours = os.fstat(descriptor)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            _be_like(path, descriptor)
-            os.fsync(descriptor)
-        new.replace(path)
+            yield partial(_replace, path, new, file)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise KeysInvalid(f"{path}: cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(FileNotFoundError):  # it has taken its place; what is there now may be the next one's
+            if os.path.samestat(new.stat(), ours):
+                new.unlink()
+
+
+def _replace(path: Path, new: Path, file: TextIO, text: str) -> None:
+    file.write(text)
+    file.flush()
+    _be_like(path, file.fileno())
+    os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _be_like(path: Path, descriptor: int) -> None:

@@ -76,11 +76,13 @@ class Ledger:
             calls_per_window=self._limits.calls_per_window,
             window=timedelta(seconds=self._limits.window_s),
         )
-        for poll in range(_MOST_POLLS):
+        late = 0
+        for _ in range(_MOST_POLLS):
             entered_at, answer = await self._database.write(partial(self._enter, wanted=wanted), alone=True)
             if isinstance(answer, Reserved):
-                if self._now() - entered_at < store.ON_THE_WAY / 2 or poll >= _MOST_LATE:
+                if self._now() - entered_at < store.ON_THE_WAY / 2 or late == _MOST_LATE:
                     return answer.number
+                late += 1
                 # a slow commit: replicas would soon no longer count what has not even been sent
                 await self._database.write(
                     partial(store.cancel_call, number=answer.number, now=self._now()), alone=True

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from backups import Refused, check, make, restore
-from database import parse_database_url
+from database import file_of, parse_database_url
 from settings import Settings, describe_problems
 
 
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 def _database_file(command: str) -> Path:
     """Raises: ValueError, with what to use instead, when the database is no file."""
     url = parse_database_url(Settings().database_url)
-    if url.get_backend_name() == "sqlite" and url.database:
-        return Path(url.database)
+    if (file := file_of(url)) is not None:
+        return file
     place = url.set(drivername="postgresql").render_as_string().replace(":***@", "@")
     program = {
         "make": f"pg_dump --format=custom --file=FILE '{place}'",
@@ -68,7 +68,8 @@ def _database_file(command: str) -> Path:
 def _tell_restored(kept: Path | None, file: Path) -> None:
     print(f"{file} is now the database. Start the service: it brings the tables to its version.")
     if kept is not None:
-        print(f"The one before is kept: {kept}")
+        log = kept.with_name(f"{kept.name}-wal")
+        print(f"The one before is kept: {kept}{f', with its log {log}' if log.exists() else ''}")
 
 
 def _refuse(reason: str, *, status: int) -> int:

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from database import known_versions
+from database import find_damage_of_log, known_versions
 
 _COUNTS = "SELECT (SELECT count(*) FROM conversations), (SELECT count(*) FROM insights)"
 
@@ -29,6 +29,8 @@ def check(file: Path) -> Content:
     """Read all of it. Raises: Refused, when it is damaged or no database of this version of the service."""
     if not file.is_file():
         raise Refused(f"{file} is no file.")
+    if (damage := find_damage_of_log(file)) is not None:
+        raise Refused(f"{file} is damaged: {damage}.")
     try:
         with closing(connect(file, "ro")) as connection:
             return _check(connection, file)

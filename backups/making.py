@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from backups.checking import Content, Refused, check, connect
-from database import Presence
+from database import BEING_REPLACED, Presence
 
 _TELL_EVERY_S = 2.0
 _LOOK_EVERY_STEPS = 10_000  # of SQLite's machine: some milliseconds
@@ -27,19 +27,41 @@ def make(database_file: Path, backup: Path, *, tell: Callable[[str], None]) -> C
         raise Refused(f"There is no database at {database_file}: see DATABASE_URL.")
     if not backup.parent.is_dir():
         raise Refused(f"There is no folder {backup.parent}.")
-    part = backup.with_name(f".{backup.name}.{os.getpid()}.part")
+    part = part_of(backup)
     presence = Presence(database_file)
     if not presence.join():
-        raise Refused("A backup is being restored: wait until that has ended.")
+        raise Refused(BEING_REPLACED)
     try:
-        _copy(database_file, part, tell)
-        sync(part)
+        copy(database_file, part, mode=database_file.stat().st_mode, tell=tell)
         content = check(part)
         put_in_place(part, backup)
     finally:
         part.unlink(missing_ok=True)
         presence.leave()
     return content
+
+
+def part_of(file: Path) -> Path:
+    """Where a file grows before it gets its name."""
+    return file.with_name(f".{file.name}.{os.getpid()}.part")
+
+
+def copy(source: Path, part: Path, *, mode: int, tell: Callable[[str], None]) -> None:
+    """What is committed in `source`, its log included, on disk. Raises: Refused; OSError, sqlite3.Error."""
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # nobody else reads it meanwhile
+    try:
+        os.fchmod(descriptor, mode & 0o777)
+    finally:
+        os.close(descriptor)
+    with closing(connect(source, "ro")) as connection:
+        connection.set_progress_handler(_progress(source, part, tell), _LOOK_EVERY_STEPS)
+        try:
+            connection.execute("VACUUM INTO ?", (str(part),))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise Refused(f"The disk of {part.parent} is full.") from None
+            raise
+    sync(part)
 
 
 def sync(path: Path) -> None:
@@ -60,17 +82,6 @@ def put_in_place(part: Path, file: Path) -> None:
     except OSError:  # a file system without hard links
         part.rename(file)
     sync(file.parent)
-
-
-def _copy(database_file: Path, part: Path, tell: Callable[[str], None]) -> None:
-    with closing(connect(database_file, "rw")) as connection:
-        connection.set_progress_handler(_progress(database_file, part, tell), _LOOK_EVERY_STEPS)
-        try:
-            connection.execute("VACUUM INTO ?", (str(part),))
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                raise Refused(f"The disk of {part.parent} is full.") from None
-            raise
 
 
 def _progress(database_file: Path, part: Path, tell: Callable[[str], None]) -> Callable[[], None]:

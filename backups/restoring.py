@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from backups.checking import Content, Refused, check, connect
-from backups.making import sync
-from database import Presence
+from backups.making import copy, part_of, sync
+from database import Presence, damage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Restored:
 
 def restore(database_file: Path, backup: Path, *, now: datetime) -> Restored:
     """Raises: Refused, when somebody has the database open or the backup is not sound; OSError."""
-    content = check(backup)
+    there = check(backup)
     if database_file.exists() and backup.samefile(database_file):
         raise Refused("That file is the database itself.")
     database_file = database_file.resolve()
@@ -29,11 +29,15 @@ def restore(database_file: Path, backup: Path, *, now: datetime) -> Restored:
     presence = Presence(database_file)
     if not presence.be_alone():
         raise Refused("The service, or another program of it, has the database open: stop it first.")
-    part = database_file.with_name(f".{database_file.name}.{os.getpid()}.part")
+    part = part_of(database_file)
     try:
-        shutil.copyfile(backup, part)
-        sync(part)
-        check(part)
+        like = database_file.stat() if database_file.exists() else backup.stat()
+        copy(backup, part, mode=like.st_mode, tell=lambda _line: None)
+        if os.geteuid() == 0:
+            os.chown(part, like.st_uid, like.st_gid)  # the service's user goes on with it
+        content = check(part)
+        if (content.conversations, content.insights) != (there.conversations, there.insights):
+            raise Refused(f"{backup} is being changed: end the program that does.")
         kept = database_file.with_name(f"{database_file.name}.before-restore-{now:%Y%m%dT%H%M%SZ}")
         had_one = _keep_old(database_file, kept)
         part.replace(database_file)
@@ -48,13 +52,16 @@ def restore(database_file: Path, backup: Path, *, now: datetime) -> Restored:
 def _keep_old(database_file: Path, kept: Path) -> bool:
     """Another name for the old file, which keeps its own until the new one takes it; and no log left beside that.
 
-    A log would be played back into the new file. That of a sound database is folded into it before.
+    A log would be played back into the new file. That of a sound database is folded into it before; what is left of a
+    damaged one is kept as it is, file and log, for SQLite would cut off what it cannot use.
     """
-    if not database_file.exists():
-        return False
-    _fold(database_file)
     wal = _beside(database_file, "-wal")
-    _copy_or_link(database_file, kept)
+    if not (database_file.exists() or wal.exists()):
+        return False
+    if damage_of(database_file) is None:
+        _fold(database_file)
+    if database_file.exists():
+        _copy_or_link(database_file, kept)
     if wal.exists():
         _copy_or_link(wal, _beside(kept, "-wal"))
         sync(kept.parent)
@@ -64,11 +71,12 @@ def _keep_old(database_file: Path, kept: Path) -> bool:
 
 
 def _fold(database_file: Path) -> None:
+    """Two files cannot be renamed in one step: what is in one of them is whole whatever ends this process."""
     try:
         with closing(connect(database_file, "rw")) as connection:
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     except sqlite3.Error:
-        return  # it is damaged: kept as it is, with its log
+        return  # it is damaged after all: kept as it is, with its log
     if busy:
         raise Refused("Another program reads the database: end it first.")
 
@@ -77,7 +85,7 @@ def _copy_or_link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)
         sync(target)
 
 

@@ -27,8 +27,11 @@ class Hand:
         self._claims.update({claim.conversation_id: claim for claim in claims})
 
     def drop(self, claims: Iterable[Claim]) -> None:
+        """A row that was claimed anew meanwhile stays: it is another claim."""
         for claim in claims:
-            self._claims.pop(claim.conversation_id, None)
+            held = self._claims.get(claim.conversation_id)
+            if held is not None and held.fence == claim.fence:
+                del self._claims[claim.conversation_id]
 
     def empty(self) -> list[Claim]:
         """What was in it."""

@@ -257,7 +257,7 @@ class BatchProcessor:
             self._track(self._read(pack), "pack")
 
     async def _read(self, pack: Sequence[Question]) -> None:
-        with self._let_go_on_error([claim for question in pack for claim in question.claims]):
+        with self._let_go_on_error(claim for question in pack for claim in question.claims):  # those that join it, too
             reading = await self._reader.read(pack)
             pass_by("after_call")
         await self._save(reading.outcomes)

@@ -1,19 +1,23 @@
 """Where everything is kept: one thread that writes with group commit, a small pool that reads, and the migrations."""
 
 from database.access import Database
-from database.checking import find_damage
-from database.engine import parse_database_url
+from database.checking import damage_of, find_damage, find_damage_of_log
+from database.engine import file_of, parse_database_url
 from database.migrating import MIGRATIONS, known_versions
-from database.presence import Presence
+from database.presence import BEING_REPLACED, Presence
 from database.sessions import ReadSession, WriteSession
 
 __all__ = [
+    "BEING_REPLACED",
     "MIGRATIONS",
     "Database",
     "Presence",
     "ReadSession",
     "WriteSession",
+    "damage_of",
+    "file_of",
     "find_damage",
+    "find_damage_of_log",
     "known_versions",
     "parse_database_url",
 ]

@@ -14,10 +14,10 @@ from typing import TypeVar
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from database.engine import PATIENCE_S, make_engine, parse_database_url
+from database.engine import PATIENCE_S, file_of, make_engine, parse_database_url
 from database.failures import translated
 from database.migrating import migrate, newest_version, version_of
-from database.presence import Presence
+from database.presence import BEING_REPLACED, Presence
 from database.sessions import ReadSession, WriteSession
 from database.writer import OnCommit, Writer
 from errors import Draining, StorageUnusable
@@ -41,7 +41,7 @@ class Database:
         on_commit: OnCommit = lambda _units, _seconds: None,
     ) -> None:
         self.dialect = url.get_backend_name()
-        self.file = Path(url.database) if self.dialect == "sqlite" and url.database else None
+        self.file = file_of(url)
         self._presence = None if self.file is None else Presence(self.file)
         self._write_engine = make_engine(url, pool_size=1, may_write=True)
         self._read_engine = make_engine(url, pool_size=readers, may_write=False)
@@ -74,8 +74,8 @@ class Database:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             _warn_of_network_file_system(self.file)
-        if self._presence is not None and not self._presence.join():
-            raise StorageUnusable("A backup is being restored: start the service when that has ended.")
+        if self._presence is not None and not await asyncio.to_thread(self._presence.join):
+            raise StorageUnusable(BEING_REPLACED)
         await asyncio.to_thread(migrate, self._write_engine)
         self._writer.start(self._loop)
 

@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from telemetry import get_logger
 
 log = get_logger()
 
-_MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0015
+_MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0017
 _LOOK_EVERY_STEPS = 100_000  # of SQLite's machine
 _MOST_LOG_BYTES = 64 * 1024 * 1024  # of a log that is summed up: a second
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -33,17 +34,28 @@ def find_damage(file: Path, *, most_s: float = _MOST_S) -> str | None:
 
     Whoever has it open already has checked it, so then nothing is read. Raises: OSError.
     """
-    if not file.parent.is_dir():
+    return _if_first(file, lambda: damage_of(file, most_s=most_s)) if file.parent.is_dir() else None
+
+
+def find_damage_of_log(file: Path) -> str | None:
+    """The same of its log alone, of which SQLite itself says nothing."""
+    wal = _beside(file, "-wal")
+    if not wal.exists() or wal.stat().st_size == 0:
         return None
+    return _if_first(file, lambda: _damage_of_log(*_log_of(file)))
+
+
+def _if_first(file: Path, look: Callable[[], str | None]) -> str | None:
     presence = Presence(file)
     try:
-        return _find_damage(file, most_s) if presence.be_alone() else None
+        return look() if presence.be_first() else None
     finally:
         presence.leave()
 
 
-def _find_damage(file: Path, most_s: float) -> str | None:
-    wal, shm = _bytes(_beside(file, "-wal"), _MOST_LOG_BYTES), _bytes(_beside(file, "-shm"), 2 * _INDEX_HEADER + 4)
+def damage_of(file: Path, *, most_s: float = _MOST_S) -> str | None:
+    """The same for who knows that nobody has it open."""
+    wal, shm = _log_of(file)
     if not file.exists() or file.stat().st_size == 0:
         if wal:
             return "the file is empty or gone, but its log is there"
@@ -51,6 +63,10 @@ def _find_damage(file: Path, most_s: float) -> str | None:
             return "the file is empty, but it has been in use"
         return None
     return _damage_of_log(wal, shm) or _damage_of_pages(file, most_s)
+
+
+def _log_of(file: Path) -> tuple[bytes, bytes]:
+    return _bytes(_beside(file, "-wal"), _MOST_LOG_BYTES), _bytes(_beside(file, "-shm"), 2 * _INDEX_HEADER + 4)
 
 
 def _damage_of_log(wal: bytes, shm: bytes) -> str | None:

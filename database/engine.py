@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -31,6 +32,11 @@ def parse_database_url(url: str) -> URL:
     if backend == "sqlite" and (not parsed.database or ":memory:" in parsed.database or "uri" in parsed.query):
         raise ValueError("DATABASE_URL must name a file: a database in memory would lose what was accepted")
     return parsed.set(drivername="sqlite" if backend == "sqlite" else "postgresql+psycopg")
+
+
+def file_of(url: URL) -> Path | None:
+    """None when it is a server's."""
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def make_engine(url: URL, *, pool_size: int, may_write: bool) -> Engine:

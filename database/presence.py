@@ -6,7 +6,14 @@ process dies, however it dies.
 
 import fcntl
 import os
+import time
 from pathlib import Path
+
+BEING_REPLACED = (
+    "Another program has held the database for itself for 10 s, to restore or to check it: try again later."
+)
+_CHECKED_WITHIN_S = 10.0  # a start holds it alone while it checks the file
+_LOOK_EVERY_S = 0.05
 
 
 class Presence:
@@ -17,9 +24,25 @@ class Presence:
         self._path = file.with_name(file.name + ".open")
         self._descriptor: int | None = None
 
-    def join(self) -> bool:
-        """Be one of those who have it open; False while somebody replaces it. Never waits."""
-        return self._lock(fcntl.LOCK_SH)
+    def join(self, *, patience_s: float = _CHECKED_WITHIN_S) -> bool:
+        """Be one of those who have it open; waits while another start checks it. False while somebody replaces it."""
+        patience_ends_at = time.monotonic() + patience_s
+        while not self._lock(fcntl.LOCK_SH):
+            if time.monotonic() > patience_ends_at:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
+
+    def be_first(self) -> bool:
+        """True when nobody else has it open, nor can until `leave`; waits while another start checks it."""
+        patience_ends_at = time.monotonic() + _CHECKED_WITHIN_S
+        while not self.be_alone():
+            if self.join(patience_s=0):
+                return self.be_alone()  # who was alone may just have left
+            if time.monotonic() > patience_ends_at:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
 
     def be_alone(self) -> bool:
         """True when nobody else has it open, nor can until `leave`. Never waits."""
@@ -32,7 +55,8 @@ class Presence:
 
     def _lock(self, kind: int) -> bool:
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # to read is enough for a lock, so that root's file does not shut out the service's user
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:

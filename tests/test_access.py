@@ -244,6 +244,28 @@ def test_a_file_that_breaks_locks_nobody_out_and_lets_nobody_in(
     assert ring.find(b"anything") is None
 
 
+def test_a_change_of_a_file_that_another_change_has_begun_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    add_key(file, make_key("loader", [Scope.INGEST])[1])
+    (tmp_path / "keys.txt.new").touch()  # before it reads: it would write back what the other takes out
+
+    with pytest.raises(KeysInvalid, match="another change is under way"):
+        add_key(file, make_key("board", [Scope.READ])[1])
+
+    assert [key.name for key in read_keys(file)] == ["loader"]
+    assert (tmp_path / "keys.txt.new").exists()
+
+
+def test_a_file_that_is_no_text_is_not_added_to(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(KeysInvalid, match="UTF-8"):
+        add_key(file, make_key("board", [Scope.READ])[1])
+
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.txt"]
+
+
 def test_a_file_that_is_mended_is_used_again(open_ring: Callable[..., KeyRing], clock: HandClock, file: Path) -> None:
     new_key(file)
     ring = open_ring(file=file)

@@ -1,5 +1,8 @@
 import asyncio
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -101,6 +104,104 @@ def test_a_database_that_is_damaged_or_gone_is_restored_all_the_same(file: Path,
     assert kept.read_text().startswith("Not a database")
     assert to_nothing.kept is None
     assert check(file).conversations == 0
+
+
+def write_beside_its_file(database_file: Path, *, rows: int) -> None:
+    """As a process that is killed leaves it: what it committed is in the log alone."""
+    script = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(database_file)!r}, isolation_level=None)
+connection.execute("PRAGMA journal_mode=WAL")
+for number in range({rows}):
+    connection.execute(
+        "INSERT INTO conversations (id, text, timestamp, status, created_at, due_at)"
+        " VALUES (?, 'late', 0, 'pending', 0, 1)",
+        (f"conv_{{number}}",),
+    )
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_only_in_a_backups_log_is_restored_too(file: Path, tmp_path: Path) -> None:
+    make(file, tmp_path / "backup.db", tell=heard)
+    write_beside_its_file(tmp_path / "backup.db", rows=50)
+
+    restored = restore(file, tmp_path / "backup.db", now=NOW)
+
+    assert restored.content.conversations == 50
+    assert check(file).conversations == 50
+
+
+def test_a_backup_with_a_damaged_log_is_refused(file: Path, tmp_path: Path) -> None:
+    make(file, tmp_path / "backup.db", tell=heard)
+    write_beside_its_file(tmp_path / "backup.db", rows=50)
+    damage_the_log_of(tmp_path / "backup.db")
+
+    with pytest.raises(Refused, match="log"):
+        restore(file, tmp_path / "backup.db", now=NOW)
+
+
+def damage_the_log_of(database_file: Path) -> bytes:
+    """In its middle; what it holds then."""
+    wal = beside(database_file, "-wal")
+    content = wal.read_bytes()
+    middle = len(content) // 2
+    wal.write_bytes(content[:middle] + b"rubbish" + content[middle + 7 :])
+    return wal.read_bytes()
+
+
+def beside(database_file: Path, ending: str) -> Path:
+    return database_file.with_name(database_file.name + ending)
+
+
+def test_what_is_left_of_a_damaged_log_is_kept_beside_its_file(file: Path, tmp_path: Path) -> None:
+    make(file, tmp_path / "backup.db", tell=heard)
+    write_beside_its_file(file, rows=50)
+    damaged, pages = damage_the_log_of(file), file.read_bytes()
+
+    kept = restore(file, tmp_path / "backup.db", now=NOW).kept
+
+    assert kept is not None
+    assert (kept.read_bytes(), beside(kept, "-wal").read_bytes()) == (pages, damaged)
+    assert not beside(file, "-wal").exists()
+    with closing(sqlite3.connect(kept)) as connection:
+        [rescued] = connection.execute("SELECT count(*) FROM conversations").fetchone()
+    assert 0 < rescued < 50
+
+
+def test_a_log_without_its_file_does_not_get_into_the_new_one(file: Path, tmp_path: Path) -> None:
+    make(file, tmp_path / "backup.db", tell=heard)
+    write_beside_its_file(file, rows=50)
+    file.unlink()
+
+    kept = restore(file, tmp_path / "backup.db", now=NOW).kept
+
+    assert kept is not None
+    assert beside(kept, "-wal").exists()
+    assert check(file).conversations == 0
+
+
+def test_the_new_file_belongs_to_whom_the_old_one_did_and_opens_to_nobody_else(file: Path, tmp_path: Path) -> None:
+    make(file, tmp_path / "backup.db", tell=heard)
+    (tmp_path / "backup.db").chmod(0o644)
+    file.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(file, 65534, 65534)
+    before = file.stat()
+
+    restore(file, tmp_path / "backup.db", now=NOW)
+
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_a_backup_opens_to_nobody_to_whom_the_database_does_not(file: Path, tmp_path: Path) -> None:
+    file.chmod(0o600)
+
+    make(file, tmp_path / "backup.db", tell=heard)
+
+    assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o600
 
 
 async def test_while_somebody_has_it_open_it_is_not_replaced(tmp_path: Path) -> None:
