@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -88,7 +87,7 @@ def _changing(path: Path) -> Generator[Callable[[str], None], None, None]:
     Whoever reads meanwhile sees the file as it was or as it will be; its owner and mode stay.
     """
     path = path.resolve()
-    new = path.with_name(f"{path.name}.new")
+    new = _new_of(path)
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     except FileExistsError:
@@ -98,7 +97,7 @@ def _changing(path: Path) -> Generator[Callable[[str], None], None, None]:
     ours = os.fstat(descriptor)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield partial(_replace, path, new, file)
+            yield lambda text: _replace(path, text, by=file)
     except OSError as error:
         raise KeysInvalid(f"{path}: cannot be written: {error.strerror}.") from None
     finally:
@@ -107,12 +106,16 @@ def _changing(path: Path) -> Generator[Callable[[str], None], None, None]:
                 new.unlink()
 
 
-def _replace(path: Path, new: Path, file: TextIO, text: str) -> None:
-    file.write(text)
-    file.flush()
-    _be_like(path, file.fileno())
-    os.fsync(file.fileno())
-    new.replace(path)
+def _replace(path: Path, text: str, *, by: TextIO) -> None:
+    by.write(text)
+    by.flush()
+    _be_like(path, by.fileno())
+    os.fsync(by.fileno())
+    _new_of(path).replace(path)
+
+
+def _new_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
 
 
 def _be_like(path: Path, descriptor: int) -> None:

@@ -40,7 +40,7 @@ def find_damage(file: Path, *, most_s: float = _MOST_S) -> str | None:
 def find_damage_of_log(file: Path) -> str | None:
     """The same of its log alone, of which SQLite itself says nothing."""
     wal = _beside(file, "-wal")
-    if not wal.exists() or wal.stat().st_size == 0:
+    if not _size_of(wal):
         return None
     return _if_first(file, lambda: _damage_of_log(*_log_of(file)))
 
@@ -56,7 +56,7 @@ def _if_first(file: Path, look: Callable[[], str | None]) -> str | None:
 def damage_of(file: Path, *, most_s: float = _MOST_S) -> str | None:
     """The same for who knows that nobody has it open."""
     wal, shm = _log_of(file)
-    if not file.exists() or file.stat().st_size == 0:
+    if not _size_of(file):
         if wal:
             return "the file is empty or gone, but its log is there"
         if file.exists() and _beside(file, ".lock").exists():
@@ -162,10 +162,18 @@ def _sums(words: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
 
 
 def _bytes(path: Path, most: int) -> bytes:
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except FileNotFoundError:  # also when the last process to have it open has just put it away
         return b""
-    with path.open("rb") as file:
-        return file.read(most)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _beside(file: Path, ending: str) -> Path:

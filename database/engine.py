@@ -16,6 +16,7 @@ from errors import StorageUnusable
 PATIENCE_S = 5  # with another process that has the lock
 _WAL_KEPT_BYTES = 4 * 1024 * 1024
 LOCK_POLL_MS = 100  # so that who has waited long enough is answered in time
+_LONGEST_PAUSE_S = 10  # between two statements of a transaction, which are milliseconds apart
 
 
 def parse_database_url(url: str) -> URL:
@@ -56,7 +57,7 @@ def make_engine(url: URL, *, pool_size: int, may_write: bool) -> Engine:
     if sqlite:
         event.listen(engine, "connect", _pragmas_for(may_write=may_write))
     else:
-        event.listen(engine, "connect", _speak_utc)
+        event.listen(engine, "connect", _set_up_session)
     return engine
 
 
@@ -120,6 +121,10 @@ def _set_pragma(connection: sqlite3.Connection, pragma: str) -> None:
             return
 
 
-def _speak_utc(connection: Any, _record: object) -> None:
-    """The last hours of the year 9999 are in the year 10000 further east, which Python cannot read."""
+def _set_up_session(connection: Any, _record: object) -> None:
+    """On PostgreSQL. A process that is stopped within a transaction must not keep its rows from everybody else.
+
+    UTC, because the last hours of the year 9999 are in the year 10000 further east, which Python cannot read.
+    """
     connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_LONGEST_PAUSE_S}s'")

@@ -16,6 +16,7 @@ _UNUSABLE_FILE = {
     sqlite3.SQLITE_NOTADB,
 }
 _NO_ROOM_FOR_THE_INDEX = {sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}  # of the log: its `-shm` file
+_UNREACHABLE = ("08", "53", "57", "25P03")  # connection lost, no room, going down, paused for too long in a transaction
 _LOCKED_ROW = {"40001", "40P01"}  # PostgreSQL's serialization_failure and deadlock_detected
 
 
@@ -46,7 +47,7 @@ def translate(error: DBAPIError) -> InsightsError | None:
             retry_after_s=30,
         )
     unreachable = isinstance(error, OperationalError) and code is None and state is None
-    if unreachable or error.connection_invalidated or (state or "").startswith(("08", "53", "57")):
+    if unreachable or error.connection_invalidated or (state or "").startswith(_UNREACHABLE):
         return Overloaded("The database does not answer; send the request again.", retry_after_s=2)
     return None
 

@@ -1,9 +1,9 @@
 """Points of the code where a test has the process killed, an exception raised or time pass; off, a point costs nothing.
 
-    FAILPOINTS=after_claim:kill@3,before_commit:raise
+    FAILPOINTS=after_claim:kill@3,before_checkpoint:pause=2
 
-arms two of them: killed at the third claim, and every commit fails. `kill=0.003` kills 3 ms later, in the midst of what
-comes next; `pause=2` holds up the thread that passes for 2 s.
+arms two of them: killed at the third claim, and the thread that passes is held up for 2 s before every checkpoint.
+`kill=0.003` kills 3 ms later, in the midst of what comes next; `raise` raises FailpointReached.
 """
 
 import os

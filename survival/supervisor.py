@@ -29,11 +29,13 @@ class Supervisor:
         on_restart: Callable[[str], None],
         look_every_s: float = _LOOK_EVERY_S,
         first_rest_s: float = _FIRST_REST_S,
+        longest_rest_s: float = _LONGEST_REST_S,
     ) -> None:
         self._patience_s = patience_s
         self._on_restart = on_restart
         self._look_every_s = look_every_s
         self._first_rest_s = first_rest_s
+        self._longest_rest_s = longest_rest_s
         self._ending = asyncio.Event()
 
     async def keep(self, name: str, run: Run, *, beats: Callable[[], int]) -> None:
@@ -47,8 +49,8 @@ class Supervisor:
             self._on_restart(name)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), rest_s)
-            died_young = clock() - started < _LONGEST_REST_S
-            rest_s = min(rest_s * 2, _LONGEST_REST_S) if died_young else self._first_rest_s
+            died_young = clock() - started < self._longest_rest_s
+            rest_s = min(rest_s * 2, self._longest_rest_s) if died_young else self._first_rest_s
 
     def end(self) -> None:
         """From now on nothing is started again."""

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
+import httpx2
 import psycopg
 import pytest
 from psycopg import sql
 
 from database import Database
-from tests.harness import HandClock
+from tests.harness import HandClock, Service, running_service
 
 
 @pytest.fixture
@@ -79,3 +80,16 @@ async def database(database_url: str) -> AsyncGenerator[Database]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    """In a child process, one for all tests of a module; a module that needs another kind makes its own."""
+    with running_service(tmp_path_factory.mktemp("service"), LOG_LEVEL="INFO") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Generator[httpx2.Client]:
+    with service.client() as opened:
+        yield opened

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from main import create_app
 from settings import Settings
-from tests.fake_xai import FakeXai, FakeXaiTransport
+from tests.fake_xai import FakeXai, FakeXaiServer, FakeXaiTransport
 from tests.fake_xai_answers import XAI, Answer, Draft, Json, score_of
 from tests.fake_xai_faults import Choice, Fault
 from tests.nursery import Forked, Nursery
@@ -38,11 +38,13 @@ __all__ = [
     "break_off",
     "free_port",
     "make_settings",
+    "post_all",
     "post_one",
     "running_app",
     "running_service",
     "score_of",
     "statuses",
+    "wait_for_call",
     "wait_for_status",
     "wait_until",
 ]
@@ -267,8 +269,10 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, **environment: str) -> Generator[Service, None, None]:
-    service = Service(folder, environment)
+def running_service(
+    folder: Path, nursery: Nursery | None = None, /, **environment: str
+) -> Generator[Service, None, None]:
+    service = Service(folder, environment, nursery=nursery)
     try:
         service.start()
         yield service
@@ -294,6 +298,19 @@ def post_one(client: httpx2.Client, text: str, **members: object) -> str:
     assert answer.status_code == 202, answer.text
     conversation_id: str = answer.json()["conversation_id"]
     return conversation_id
+
+
+def post_all(service: Service, *texts: str) -> list[str]:
+    """Send them in one request; their ids."""
+    with service.client() as client:
+        answer = client.post("/api/v1/conversations/bulk", json={"conversations": [{"text": text} for text in texts]})
+    assert answer.status_code == 202, answer.text
+    return [result["conversation_id"] for result in answer.json()["results"]]
+
+
+def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
+    """Until it has been asked more often than that."""
+    wait_until(lambda: len(xai.journal.chats) > after)
 
 
 def wait_for_status(client: httpx2.Client, conversation_id: str, *wanted: str, within_s: float = 10.0) -> Json:

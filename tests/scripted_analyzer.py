@@ -12,17 +12,30 @@ from sqlalchemy import text as sql
 
 import queries
 import store
+from batch_processor import BatchProcessor, ProcessorLimits
 from database import Database, ReadSession, WriteSession
 from errors import GrokReplyInvalid
 from grok_client import PackAnswer
 from local_analyzer import LocalAnalyzer
 from prefilter import Prefilter
+from queue_lock import QueueLock
 from reader import Batch, PackLimits, PackSize, Reader, ReaderPolicy, Reading
 from schemas import Analysis, ConversationIn, Tally
 from store import Claim, Outcome, Submission
+from telemetry import Metrics
 from tests.harness import HandClock, score_of
 
-__all__ = ["PACKS", "POLICY", "Bench", "FaultyDatabase", "ScriptedAnalyzer", "analysis_of", "open_bench", "open_faulty"]
+__all__ = [
+    "PACKS",
+    "POLICY",
+    "Bench",
+    "FaultyDatabase",
+    "ScriptedAnalyzer",
+    "analysis_of",
+    "make_processor",
+    "open_bench",
+    "open_faulty",
+]
 
 PACKS = PackLimits(smallest=1, start=5, largest=50)
 POLICY = ReaderPolicy(max_attempts=3, canary_share=0.0, cache_lifetime=timedelta(days=30))
@@ -92,6 +105,20 @@ class FaultyDatabase(Database):
         if self.read_faults:
             raise self.read_faults.pop(0)
         return await super().read(unit)
+
+
+def make_processor(database: Database, clock: HandClock, *, queue_lock: QueueLock | None = None) -> BatchProcessor:
+    """All of it but Grok and the clock, which are played."""
+    reader = Reader(
+        database,
+        ScriptedAnalyzer(),
+        prefilter=Prefilter(None, cascade_confidence=None, audit_share=0.0),
+        pack_size=PackSize(PACKS),
+        policy=POLICY,
+        now=clock.now,
+    )
+    limits = ProcessorLimits(batch_size=50, max_calls=10, poll_interval_s=0.05, call_deadline_s=60)
+    return BatchProcessor(database, reader, limits=limits, queue_lock=queue_lock, metrics=Metrics(), now=clock.now)
 
 
 @asynccontextmanager

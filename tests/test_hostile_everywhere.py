@@ -7,13 +7,13 @@ all that was stored can be read through every door.
 import csv
 import io
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 
 import httpx2
 import pytest
 
 from routes.openapi import Document, operations_of
-from tests.harness import ROOT, Service, post_one, running_service, wait_for_status, wait_until
+from tests.harness import ROOT, Service, post_one, wait_for_status, wait_until
 from tests.hostile_requests import (
     BODIES,
     BULK_BODIES,
@@ -43,18 +43,6 @@ def names_in(operation: Document, place: str) -> list[str]:
 
 def operations_with(place: str) -> list[str]:
     return sorted(name for name, operation in BY_ID.items() if names_in(operation, place))
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    with running_service(tmp_path_factory.mktemp("everywhere"), LOG_LEVEL="INFO") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Generator[httpx2.Client]:
-    with service.client() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ A refusal never repeats what was sent: every entry that can carries a canary.
 
 import re
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.harness import Json, Service, running_app, running_service, wait_until
+from tests.harness import Json, Service, running_app, wait_until
 from tests.hostile_requests import (
     BODIES,
     BULK,
@@ -33,18 +33,6 @@ from tests.hostile_requests import (
 pytestmark = pytest.mark.integration
 
 REFUSED = range(400, 500)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    with running_service(tmp_path_factory.mktemp("hostile"), LOG_LEVEL="INFO") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Generator[httpx2.Client]:
-    with service.client() as opened:
-        yield opened
 
 
 @dataclass

@@ -98,18 +98,6 @@ def fill(service: Service, count: int) -> None:
     wait_until(lambda: service.query("SELECT count(*) FROM insights") == [(count,)], within_s=60)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    with running_service(tmp_path_factory.mktemp("events"), LOG_LEVEL="INFO") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Generator[httpx2.Client]:
-    with service.client() as opened:
-        yield opened
-
-
 def test_a_stream_begins_with_the_state_of_the_service(service: Service) -> None:
     with listening(service) as listener:
         status = listener.next("status")

@@ -39,12 +39,6 @@ def service(tmp_path_factory: pytest.TempPathFactory, xai: FakeXaiServer) -> Gen
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(service: Service) -> Generator[httpx2.Client]:
-    with service.client() as opened:
-        yield opened
-
-
 @pytest.fixture(autouse=True)
 def well(xai: FakeXaiServer) -> Generator[None]:
     """Every test begins and ends with a healthy xAI."""

@@ -1,5 +1,6 @@
 """Whoever meets a code finds it in docs/TROUBLESHOOTING.md, with its cause and what to do."""
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -22,6 +23,25 @@ ENTRIES = {
 ENDS_OF_THE_LOADER = re.findall(
     r"^\| (\d+) \|", PAGE.partition("## The loader ends with")[2].partition("\n## ")[0], re.MULTILINE
 )
+NOT_OF_THE_SERVICE = {"tests", "benchmarks", "docs"}
+ALARMS = {"warning", "error", "exception", "critical", "_warn"}
+
+
+def alarms() -> Iterator[str]:
+    """Every event that is logged as more than for the record, in the module that says so or through `survive`."""
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/**/*.py")]:
+        if file.relative_to(ROOT).parts[0] in NOT_OF_THE_SERVICE:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(event)), *_]) if (
+                    level in ALARMS
+                ):
+                    yield event
+                case ast.Call(func=ast.Name(id="survive"), args=[_, ast.Constant(value=str(event))]):
+                    yield event
+                case _:
+                    pass
 
 
 def codes(error: type[InsightsError] = InsightsError) -> Iterator[str]:
@@ -46,3 +66,8 @@ def test_every_reason_to_skip_is_told(reason: SkipReason) -> None:
 
 def test_every_end_of_the_loader_is_told() -> None:
     assert [int(status) for status in ENDS_OF_THE_LOADER] == sorted(ExitCode)
+
+
+@pytest.mark.parametrize("event", sorted(set(alarms())))
+def test_every_alarm_in_the_log_is_told(event: str) -> None:
+    assert f"`{event}`" in PAGE

@@ -12,14 +12,20 @@ _RUN: list[Figures] = []
 _FIGURES = pytest.StashKey[Figures]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, so that a test whose set-up fails stands in the table, too."""
+    if (mark := item.get_closest_marker("fault")) is not None:
+        words = item.name.removeprefix("test_").replace("_", " ")
+        item.stash[_FIGURES] = Figures(number=mark.args[0], fault=words)
+        _RUN.append(item.stash[_FIGURES])
+
+
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Figures:
     """Of a test marked `@pytest.mark.fault(number)`: how often to do it, and what was seen."""
-    mark = request.node.get_closest_marker("fault")
-    assert mark is not None, "a test of a fault names its number: @pytest.mark.fault(1)"
-    words = request.node.name.removeprefix("test_").replace("_", " ")
-    made = request.node.stash[_FIGURES] = Figures(number=mark.args[0], fault=words)
-    _RUN.append(made)
+    assert _FIGURES in request.node.stash, "a test of a fault names its number: @pytest.mark.fault(1)"
+    made: Figures = request.node.stash[_FIGURES]
     return made
 
 
@@ -34,8 +40,14 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if (figures := item.stash.get(_FIGURES, None)) is not None and call.when == "call":
+    if (figures := item.stash.get(_FIGURES, None)) is None:
+        return report
+    if report.skipped:
+        _RUN.remove(figures)
+    elif call.when == "call":
         figures.seconds, figures.passed = call.duration, report.passed
+    elif report.failed:
+        figures.passed = False
     return report
 
 

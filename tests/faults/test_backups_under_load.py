@@ -15,19 +15,22 @@ from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.faults.senders import Sender, acknowledged_by, sending
 from tests.harness import ROOT, Service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.mark.fault(16)
-def test_backups_under_load_are_whole_and_the_service_starts_from_them(tmp_path: Path, figures: Figures) -> None:
-    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"})
+def test_backups_under_load_are_whole_and_the_service_starts_from_them(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
+    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"}, nursery=nursery)
     service.start()
     senders = [Sender("first"), Sender("second")]
     backup, acknowledged = tmp_path / "none.db", list[str]()
     with sending(senders, service.url):
         try:
-            for number in range(figures.times(3, 100)):
+            for number in range(figures.times(2, 100)):
                 acknowledged = [one for sender in senders for one in list(sender.acknowledged.values())]
                 backup = tmp_path / f"backup-{number}.db"
 
@@ -56,8 +59,10 @@ def test_backups_under_load_are_whole_and_the_service_starts_from_them(tmp_path:
 
 
 @pytest.mark.fault(16)
-def test_a_restore_keeps_the_database_before_with_what_was_in_its_log(tmp_path: Path, figures: Figures) -> None:
-    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"})
+def test_a_restore_keeps_the_database_before_with_what_was_in_its_log(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
+    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"}, nursery=nursery)
     sender = Sender("only")
     service.start()
     with sending([sender], service.url):

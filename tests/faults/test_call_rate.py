@@ -11,6 +11,7 @@ from tests.fake_xai_faults import Choice
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.harness import Service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -48,13 +49,13 @@ def tell(server: FakeXaiServer, figures: Figures) -> None:
 
 
 @pytest.mark.fault(11)
-def test_restarts_and_retries_stay_within_the_limit(tmp_path: Path, figures: Figures) -> None:
+def test_restarts_and_retries_stay_within_the_limit(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
     """Every second life ends by a kill, and the next begins at once, when calls of the last one still count."""
     chance = random.Random(11)
     restarts = figures.times(2, 50)
     life_s = 1.2 if not figures.full else 12.0
     with running_fake_xai(FakeXai(plan=troubled, latency_s=0.05, keeps_payloads=False)) as server:
-        service = Service(tmp_path, {**SETTINGS, **server.environment})
+        service = Service(tmp_path, {**SETTINGS, **server.environment}, nursery=nursery)
         ids: list[str] = []
         for life in range(restarts + 1):
             service.start()
@@ -73,12 +74,14 @@ def test_restarts_and_retries_stay_within_the_limit(tmp_path: Path, figures: Fig
 
 
 @pytest.mark.fault(11)
-def test_two_processes_stay_within_the_limit_together(tmp_path: Path, postgresql_url: str, figures: Figures) -> None:
-    lasting_s = figures.times(3, 600)
+def test_two_processes_stay_within_the_limit_together(
+    tmp_path: Path, nursery: Nursery, postgresql_url: str, figures: Figures
+) -> None:
+    lasting_s = figures.times(2, 600)
     with running_fake_xai(FakeXai(plan=troubled, latency_s=0.05, keeps_payloads=False)) as server:
         environment = {**SETTINGS, **server.environment, "DATABASE_URL": postgresql_url}
         folders = [tmp_path / name for name in ("one", "other")]
-        services = [Service(folder, environment) for folder in folders]
+        services = [Service(folder, environment, nursery=nursery) for folder in folders]
         for folder, service in zip(folders, services, strict=True):
             folder.mkdir()
             service.start()

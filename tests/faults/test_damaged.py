@@ -4,8 +4,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +14,8 @@ import pytest
 from database import find_damage
 from tests.faults.figures import Figures
 from tests.faults.senders import Sender, sending
-from tests.harness import ROOT, Service, wait_until
+from tests.harness import Service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -79,10 +78,10 @@ OF_THE_LOG: list[Damage] = [
 
 
 @pytest.mark.fault(15)
-def test_a_damaged_file_is_never_started_from_in_silence(tmp_path: Path, figures: Figures) -> None:
+def test_a_damaged_file_is_never_started_from_in_silence(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
     clean, killed = tmp_path / "clean", tmp_path / "killed"
-    make_database(clean, end=Service.stop)
-    make_database(killed, end=Service.kill)
+    make_database(clean, nursery, end=Service.stop)
+    make_database(killed, nursery, end=Service.kill)
     assert find_damage(copy_of(clean, tmp_path)) is None
     assert find_damage(copy_of(killed, tmp_path)) is None
     whole = {folder: content(copy_of(folder, tmp_path)) for folder in (clean, killed)}
@@ -90,7 +89,7 @@ def test_a_damaged_file_is_never_started_from_in_silence(tmp_path: Path, figures
     print(f"DAMAGE_SEED={SEED}")  # shown when it fails: the same places again
     silent: list[str] = []
     kinds = [*((clean, damage) for damage in OF_THE_FILE), *((killed, damage) for damage in OF_THE_LOG)]
-    for number in range(figures.times(40, 200)):
+    for number in range(figures.times(20, 200)):
         folder, damage = kinds[number % len(kinds)]
         file = copy_of(folder, tmp_path)
         damage(chance, file)
@@ -105,33 +104,28 @@ def test_a_damaged_file_is_never_started_from_in_silence(tmp_path: Path, figures
 
 
 @pytest.mark.fault(15)
-def test_a_start_on_a_damaged_file_ends_with_what_to_do(tmp_path: Path, figures: Figures) -> None:
-    make_database(tmp_path / "clean", end=Service.stop)
+def test_a_start_on_a_damaged_file_ends_with_what_to_do(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
+    make_database(tmp_path / "clean", nursery, end=Service.stop)
     chance = random.Random(SEED)
     for damage in [cut_the_file, zero_the_middle, empty_the_file][: figures.times(1, 3)]:
         file = copy_of(tmp_path / "clean", tmp_path)
         damage(chance, file)
         before = file.read_bytes()
+        service = Service(file.parent, nursery=nursery)
 
-        start = subprocess.run(
-            [sys.executable, str(ROOT / "main.py")],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{file}", "PORT": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        service.launch()
 
         figures.count(starts=1)
-        assert start.returncode == 3
-        assert f"{file} is damaged" in start.stderr
-        assert "python -m backups restore FILE" in start.stderr
+        assert service.wait_for_end() == 3
+        told = service.log.read_text()
+        assert f"{file} is damaged" in told
+        assert "python -m backups restore FILE" in told
         assert file.read_bytes() == before
 
 
-def make_database(folder: Path, *, end: Callable[[Service], object]) -> None:
+def make_database(folder: Path, nursery: Nursery, *, end: Callable[[Service], object]) -> None:
     folder.mkdir()
-    service, sender = Service(folder, {"LOG_LEVEL": "WARNING"}), Sender("only")
+    service, sender = Service(folder, {"LOG_LEVEL": "WARNING"}, nursery=nursery), Sender("only")
     service.start()
     with sending([sender], service.url):
         wait_until(lambda: len(sender.acknowledged) > 300, within_s=60)

@@ -9,43 +9,24 @@ import pytest
 
 from tests.fake_xai import FakeXai
 from tests.fake_xai_server import running_fake_xai
+from tests.faults.endpoints import READS, WRITES
 from tests.faults.figures import Figures
 from tests.faults.full_disks import fill_up, small_disk
 from tests.faults.invariants import find_broken
-from tests.harness import Json, Service, running_service, wait_until
+from tests.harness import Service, running_service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-READS = (
-    "/health",
-    "/metrics",
-    "/status/summary",
-    "/api/v1/conversations",
-    "/api/v1/conversations/{kept}",
-    "/api/v1/insights?q=parcel&facet=topic",
-    "/api/v1/insights?format=csv",
-    "/api/v1/topics",
-    "/api/v1/insights/trends",
-    "/api/v1/quality",
-    "/api/v1/reanalyses",
-)
-WRITES: tuple[tuple[str, str, Json | None], ...] = (
-    ("POST", "/api/v1/conversations", {"text": "My parcel is late again " * 300}),
-    ("POST", "/api/v1/conversations/bulk", {"conversations": [{"text": "Charged twice " * 500}] * 100}),
-    ("POST", "/api/v1/conversations/retry", None),
-    ("DELETE", "/api/v1/conversations?author=nobody", None),
-    ("DELETE", "/api/v1/conversations/{erased}", None),
-    ("PUT", "/api/v1/conversations/{kept}/correction", {"sentiment": "negative"}),
-)
 ANSWERED = {200, 202, 404, 409, 429, 507}  # 429: files of insights are limited
 
 
 @pytest.mark.fault(12)
-def test_a_full_disk_while_it_runs(tmp_path: Path, figures: Figures) -> None:
+def test_a_full_disk_while_it_runs(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
     with (
         small_disk(tmp_path / "disk", megabytes=24) as disk,
         running_fake_xai(FakeXai(latency_s=0.3)) as xai,
-        running_service(disk, LOG_LEVEL="WARNING", **xai.environment) as service,
+        running_service(disk, nursery, LOG_LEVEL="WARNING", **xai.environment) as service,
         service.client() as client,
     ):
         kept: list[str] = []
@@ -69,9 +50,9 @@ def test_a_full_disk_while_it_runs(tmp_path: Path, figures: Figures) -> None:
 
 
 @pytest.mark.fault(12)
-def test_a_start_on_a_full_disk(tmp_path: Path, figures: Figures) -> None:
+def test_a_start_on_a_full_disk(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
     with small_disk(tmp_path / "disk", megabytes=8) as disk:
-        service = Service(disk, {"LOG_LEVEL": "WARNING"})
+        service = Service(disk, {"LOG_LEVEL": "WARNING"}, nursery=nursery)
         try:
             service.start()
             with service.client() as client:

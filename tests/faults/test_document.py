@@ -11,6 +11,7 @@ import pytest
 from tests.faults.figures import FULL, Figures
 from tests.faults.invariants import find_broken
 from tests.harness import ROOT, running_service
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -18,13 +19,15 @@ SEED = int(os.environ.get("DOCUMENT_SEED", "0")) or (random.randrange(1, 10**9) 
 
 
 @pytest.mark.fault(22)
-def test_requests_made_from_the_document_are_answered_as_it_says(tmp_path: Path, figures: Figures) -> None:
-    with running_service(tmp_path, LOG_LEVEL="WARNING") as service:
+def test_requests_made_from_the_document_are_answered_as_it_says(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
+    with running_service(tmp_path, nursery, LOG_LEVEL="WARNING") as service:
         command = [
             str(ROOT / ".venv/bin/schemathesis"),
             *("--config-file", str(ROOT / "tests/schemathesis.toml")),
             *("run", f"{service.url}/openapi.json", "--no-color", "--seed", str(SEED)),
-            *("--max-examples", str(figures.times(2, 500))),
+            *("--max-examples", str(figures.times(1, 500))),
             *("--exclude-path", "/api/v1/events"),  # it has no end
         ]
         ended = subprocess.run(

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine
 
 from database import MIGRATIONS
 from survival import FAILPOINTS
-from tests.faults.figures import Figures
+from tests.faults.figures import FULL, Figures
 from tests.faults.invariants import find_broken, find_double, find_lost
 from tests.faults.senders import BULK, ONE, TEXTS, Sender, acknowledged_by, sending
 from tests.harness import Service, wait_until
@@ -25,7 +25,7 @@ from tests.nursery import Nursery
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.randrange(1, 10**9)
-QUIET = {"LOG_LEVEL": "WARNING"}
+QUIET = {"LOG_LEVEL": "WARNING"} | ({} if FULL else {"POLL_INTERVAL_SECONDS": "0.2"})
 RESCUED_WITHIN_S = 40  # a lease takes 60 s: what is rescued sooner was given back by whoever owns the queue
 ROWS = 100
 IN_MIGRATION = "in_migration"
@@ -88,7 +88,7 @@ def test_kill_9_of_two_processes_at_any_moment_loses_nothing(
     pair = [Service(tmp_path, QUIET, nursery=nursery, log_name=f"{name}.log") for name in ("one", "two")]
     senders = [Sender("first"), Sender("second")]
     in_hand: dict[str, int] = {}
-    for _ in range(figures.times(8, 1_000)):
+    for _ in range(figures.times(5, 1_000)):
         started = time.monotonic()
         for service in pair:
             service.launch()
@@ -173,7 +173,7 @@ def test_of_a_bulk_that_is_killed_all_is_stored_or_nothing(
 ) -> None:
     service = Service(tmp_path, QUIET, nursery=nursery)
     deadly = ["in_acceptance:kill", "in_acceptance:kill=0.002", "after_acceptance:kill", ""]
-    for number in range(figures.times(8, 200)):
+    for number in range(figures.times(4, 200)):
         point = deadly[number % len(deadly)]
         service.start(FAILPOINTS=point)
         acknowledged = post_and_kill(service, f"bulk-{number}", after_s=5.0 if point else chance.uniform(0.005, 0.05))
@@ -183,7 +183,7 @@ def test_of_a_bulk_that_is_killed_all_is_stored_or_nothing(
         assert stored in {0, ROWS}
         assert find_broken(service.query, acknowledged=acknowledged) == []
     service.start()
-    for number in range(figures.times(8, 200)):
+    for number in range(figures.times(4, 200)):
         send_bulk(service, f"bulk-{number}", rows=ROWS)
     drain(service)
     service.stop()

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from ingest_data import ExitCode, Options, run
-from tests.faults.figures import Figures
+from tests.faults.figures import FULL, Figures
 from tests.faults.invariants import find_broken
 from tests.harness import Service, wait_until
+from tests.nursery import Nursery
 from tests.test_ingest_data import rejected_rows, start_command
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SEED = int(os.environ.get("LOADER_SEED", "0")) or random.randrange(1, 10**9)
-ROWS = 4_000
+ROWS = 4_000 if FULL else 2_000
 
 
 def write_export(path: Path) -> None:
@@ -44,12 +45,14 @@ def is_at_work(loader: subprocess.Popen[bytes], export: Path, *, since: float) -
 
 
 @pytest.mark.fault(20)
-def test_a_loader_killed_and_run_again_loads_each_valid_row_once(tmp_path: Path, figures: Figures) -> None:
+def test_a_loader_killed_and_run_again_loads_each_valid_row_once(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
     chance = random.Random(SEED)
     print(f"LOADER_SEED={SEED}")
     export = tmp_path / "export.csv"
     write_export(export)
-    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"})
+    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"}, nursery=nursery)
     service.start()
     try:
         for number in range(figures.times(2, 50)):

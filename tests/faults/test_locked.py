@@ -10,43 +10,30 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.faults.endpoints import READS, WRITES
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
-from tests.harness import Json, Service, post_one, running_service, wait_until
+from tests.harness import Service, post_one, running_service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-READS = (
-    "/health",
-    "/metrics",
-    "/status/summary",
-    "/api/v1/conversations",
-    "/api/v1/insights",
-    "/api/v1/topics",
-    "/api/v1/insights/trends",
-)
-WRITES: tuple[tuple[str, str, Json | None], ...] = (
-    ("POST", "/api/v1/conversations", {"text": "Late"}),
-    ("POST", "/api/v1/conversations/bulk", {"conversations": [{"text": "Late"}, {"text": "Again"}]}),
-    ("POST", "/api/v1/conversations/retry", None),
-    ("POST", "/api/v1/reanalyze", {"all": True}),
-    ("DELETE", "/api/v1/conversations?author=nobody", None),
-)
+ALL_WRITES = (*WRITES, ("POST", "/api/v1/reanalyze", {"all": True}))
 PATIENCE_S = 5.0
 LITTLE_MORE_S = 2.5  # for a busy machine; without it all of them are answered within 5.4 s
 
 
 @pytest.mark.fault(13)
-def test_a_file_that_is_locked_by_another_process(tmp_path: Path, figures: Figures) -> None:
+def test_a_file_that_is_locked_by_another_process(tmp_path: Path, nursery: Nursery, figures: Figures) -> None:
     written_s = figures.times(1, 30)  # the last of them waits for 5 s more
-    with running_service(tmp_path, LOG_LEVEL="WARNING") as service, service.client() as client:
+    with running_service(tmp_path, nursery, LOG_LEVEL="WARNING") as service, service.client() as client:
         kept = [post_one(client, "My parcel is late again")]
         answers: list[tuple[httpx2.Response, float]] = []
-        with locked(service.file), clients_that_write(service, answers) as stop:
+        with locked(service.file), clients_that_write(service, kept[0], answers) as stop:
             ends_at = time.monotonic() + written_s
             while time.monotonic() < ends_at:
                 for path in READS:
-                    figures.count(**{f"reads_{client.get(path).status_code}": 1})
+                    figures.count(**{f"reads_{client.get(path.format(kept=kept[0])).status_code}": 1})
                 time.sleep(0.1)
             stop.set()
         kept.append(post_one(client, "Charged twice, refund me"))
@@ -56,7 +43,8 @@ def test_a_file_that_is_locked_by_another_process(tmp_path: Path, figures: Figur
     refused = [answer for answer, _ in answers if answer.status_code == 503]
     figures.count(writes_503=statuses.count(503), status_500=statuses.count(500))
     figures.note_most(answered_after_s=max(seconds for _, seconds in answers))
-    assert {answer.request.url.path for answer in refused} == {path.split("?")[0] for _, path, _ in WRITES}
+    paths = {path.split("?")[0].format(kept=kept[0], erased=kept[0]) for _, path, _ in ALL_WRITES}
+    assert {answer.request.url.path for answer in refused} == paths
     assert {(answer.json()["error"], answer.headers["Retry-After"]) for answer in refused} == {("database_busy", "1")}
     assert set(statuses) == {503}
     assert max(seconds for _, seconds in answers) < PATIENCE_S + LITTLE_MORE_S
@@ -74,17 +62,19 @@ def locked(file: Path) -> Generator[None]:
 
 
 @contextmanager
-def clients_that_write(service: Service, answers: list[tuple[httpx2.Response, float]]) -> Generator[threading.Event]:
+def clients_that_write(
+    service: Service, kept: str, answers: list[tuple[httpx2.Response, float]]
+) -> Generator[threading.Event]:
     """Twenty of them, each again as soon as it is answered, until the event is set."""
     stop = threading.Event()
 
     def write_until_then(number: int) -> None:
-        method, path, body = WRITES[number % len(WRITES)]
+        method, path, body = ALL_WRITES[number % len(ALL_WRITES)]
         time.sleep(number * 0.05)  # so that they do not all come at once
         with service.client() as client:
             while not stop.is_set():
                 started = time.monotonic()
-                answer = client.request(method, path, json=body)
+                answer = client.request(method, path.format(kept=kept, erased=kept), json=body)
                 answers.append((answer, time.monotonic() - started))
 
     threads = [threading.Thread(target=write_until_then, args=(number,)) for number in range(20)]

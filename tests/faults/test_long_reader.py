@@ -12,6 +12,7 @@ import pytest
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.harness import Service, running_service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -20,14 +21,16 @@ MOST_WAL, MOST_IDLE_WAL = 64 * 1024 * 1024, 4 * 1024 * 1024
 
 
 @pytest.mark.fault(14)
-def test_the_log_stays_small_while_the_service_itself_reads_without_a_pause(tmp_path: Path, figures: Figures) -> None:
-    with running_service(tmp_path, LOG_LEVEL="WARNING") as service, service.client() as client:
+def test_the_log_stays_small_while_the_service_itself_reads_without_a_pause(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
+    with running_service(tmp_path, nursery, LOG_LEVEL="WARNING") as service, service.client() as client:
         stop, kept = threading.Event(), list[str]()
         readers = [threading.Thread(target=read_until, args=(service, stop)) for _ in range(4)]
         for reader in readers:
             reader.start()
         written = 0
-        while written < figures.times(10, 2_000) * MB:
+        while written < figures.times(5, 2_000) * MB:
             written += write(client, kept)
             figures.note_most(wal_MB=wal_bytes(service) / MB)
             assert wal_bytes(service) <= MOST_WAL
@@ -43,8 +46,10 @@ def test_the_log_stays_small_while_the_service_itself_reads_without_a_pause(tmp_
 
 
 @pytest.mark.fault(14)
-def test_the_log_is_small_again_when_another_program_stops_reading(tmp_path: Path, figures: Figures) -> None:
-    with running_service(tmp_path, LOG_LEVEL="WARNING") as service, service.client() as client:
+def test_the_log_is_small_again_when_another_program_stops_reading(
+    tmp_path: Path, nursery: Nursery, figures: Figures
+) -> None:
+    with running_service(tmp_path, nursery, LOG_LEVEL="WARNING") as service, service.client() as client:
         kept: list[str] = []
         write(client, kept)
         with closing(sqlite3.connect(service.file, isolation_level=None)) as other:

@@ -12,6 +12,7 @@ from tests.fake_xai_faults import always, fixture, no_faults
 from tests.faults.figures import FULL, Figures
 from tests.faults.invariants import find_broken
 from tests.harness import Service, post_one, running_service, wait_until
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -36,8 +37,9 @@ def xai() -> Generator[FakeXaiServer]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, xai: FakeXaiServer) -> Generator[Service]:
-    with running_service(tmp_path_factory.mktemp("outages"), **SETTINGS, **xai.environment) as running:
+def service(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, xai: FakeXaiServer) -> Generator[Service]:
+    folder = tmp_path_factory.mktemp("outages")
+    with running_service(folder, nursery, **SETTINGS, **xai.environment) as running:
         yield running
 
 
@@ -81,7 +83,7 @@ def most_probes(outage_s: float) -> int:
 def test_an_outage_fails_nothing_and_costs_only_probes(
     service: Service, client: httpx2.Client, xai: FakeXaiServer, figures: Figures
 ) -> None:
-    outage_s = figures.times(3, 600)
+    outage_s = figures.times(2, 600)
     called = len(xai.journal.chats)
     xai.fake.plan = lambda number, _payload: DOWN[number % len(DOWN)]
     texts = load(client, "down", 60)

@@ -12,8 +12,7 @@ import pytest
 from tests.fake_xai import FakeXai, FakeXaiServer, running_fake_xai
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
-from tests.faults.senders import BULK
-from tests.harness import Service, wait_until
+from tests.harness import Service, post_all, wait_for_call, wait_until
 from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -26,17 +25,6 @@ FENCED = "insights_outcomes_fenced_total"
 def xai() -> Generator[FakeXaiServer]:
     with running_fake_xai(FakeXai(latency_s=0.2)) as running:
         yield running
-
-
-def post(service: Service, *texts: str) -> list[str]:
-    with service.client() as client:
-        answer = client.post(BULK, json={"conversations": [{"text": text} for text in texts]})
-    assert answer.status_code == 202, answer.text
-    return [result["conversation_id"] for result in answer.json()["results"]]
-
-
-def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
-    wait_until(lambda: len(xai.journal.chats) > after)
 
 
 def metric(service: Service, name: str) -> float:
@@ -88,7 +76,7 @@ def test_of_four_processes_on_a_file_one_works_and_another_takes_over(
         for cycle in range(figures.times(1, 50)):
             seen = len(xai.journal.chats)
             for number, service in enumerate(services):
-                ids += post(service, *(f"order {row} by {number} in round {cycle}" for row in range(15)))
+                ids += post_all(service, *(f"order {row} by {number} in round {cycle}" for row in range(15)))
             taken = takeovers(services)
             owner = services[taken[-1][1]]
             wait_for_call(xai, after=seen)
@@ -124,7 +112,7 @@ def test_a_stopped_owner_of_a_file_keeps_the_queue_and_goes_on_with_it(
         owner = services[takeovers(services)[-1][1]]
         other = services[1 - services.index(owner)]
         owner.signal(signal.SIGSTOP)
-        ids = post(other, "late parcel")
+        ids = post_all(other, "late parcel")
         if figures.full:
             stopped = time.monotonic()
             wait_until(lambda: not other.is_ready(), within_s=60)
@@ -165,7 +153,7 @@ def test_what_a_stopped_process_finishes_late_is_refused(
         sleeper.start()
         for cycle in range(figures.times(2, 200)):
             seen = len(xai.journal.chats)
-            ids += post(sleeper, *(f"order {row} in round {cycle}" for row in range(3)))
+            ids += post_all(sleeper, *(f"order {row} in round {cycle}" for row in range(3)))
             wait_for_call(xai, after=seen)
             sleeper.signal(signal.SIGSTOP)
             other.start()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from tests.fake_xai_answers import texts_of
 from tests.fake_xai_faults import no_faults
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
-from tests.faults.senders import BULK
-from tests.harness import Service, wait_until
+from tests.harness import Service, post_all, wait_for_call, wait_until
 from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -30,21 +30,16 @@ def xai() -> Generator[FakeXaiServer]:
 
 @pytest.fixture
 def service(tmp_path: Path, nursery: Nursery, xai: FakeXaiServer) -> Generator[Service]:
-    environment = {**xai.environment, "LOG_LEVEL": "WARNING", "GROK_CALLS_PER_SECOND": "1000", "CANARY_SHARE": "0"}
+    environment = {
+        **xai.environment,
+        "LOG_LEVEL": "WARNING",
+        "POLL_INTERVAL_SECONDS": "0.1",
+        "GROK_CALLS_PER_SECOND": "1000",
+        "CANARY_SHARE": "0",
+    }
     made = Service(tmp_path, environment, nursery=nursery)
     yield made
     made.kill()
-
-
-def post(service: Service, *texts: str) -> list[str]:
-    with service.client() as client:
-        answer = client.post(BULK, json={"conversations": [{"text": text} for text in texts]})
-    assert answer.status_code == 202, answer.text
-    return [result["conversation_id"] for result in answer.json()["results"]]
-
-
-def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
-    wait_until(lambda: len(xai.journal.chats) > after)
 
 
 def is_done(service: Service) -> bool:
@@ -67,12 +62,13 @@ def test_of_a_hundred_rows_only_the_one_that_kills_is_failed(
     for number in range(figures.times(1, 20)):
         service.remove_database()
         service.start()
-        ids = post(service, *(f"parcel {number} of order {row} is late" for row in range(99)), DEADLY)
+        ids = post_all(service, *(f"parcel {number} of order {row} is late" for row in range(99)), DEADLY)
         deaths = 0
         while not is_done(service):
             if not service.is_running:
                 deaths += 1
                 service.start()
+            time.sleep(0.02)
         service.kill()
         figures.count(rows=100, deaths=deaths, poison=count_ends(service).get("poison", 0))
 
@@ -90,7 +86,7 @@ def test_five_kills_in_slow_calls_fail_no_row(service: Service, xai: FakeXaiServ
         for _ in range(5):
             seen = len(xai.journal.chats)
             service.start()
-            ids = ids or post(service, *(f"parcel {number} of order {row} is late" for row in range(10)))
+            ids = ids or post_all(service, *(f"parcel {number} of order {row} is late" for row in range(10)))
             wait_for_call(xai, after=seen)
             service.kill()
             figures.count(kills=1)

@@ -347,7 +347,7 @@ def desk(request: pytest.FixtureRequest) -> Generator[Desk]:
 @pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("desk", "short", "full"),
-    [("sqlite", 200, 2_000), ("postgresql", 10, 200)],
+    [("sqlite", 120, 2_000), ("postgresql", 10, 200)],
     indirect=["desk"],
     ids=["sqlite", "postgresql"],
 )

@@ -16,6 +16,7 @@ from tests.faults.clients import BULK, ONE, connect, exchange, request
 from tests.faults.figures import Figures
 from tests.faults.invariants import Query, find_broken
 from tests.harness import Json, Service
+from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -32,11 +33,11 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Pair]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Generator[Pair]:
     folder = tmp_path_factory.mktemp("again")
     url = None if request.param == "sqlite" else request.getfixturevalue("new_postgresql_url")()
     environment = {"LOG_LEVEL": "WARNING", **({"DATABASE_URL": url} if url else {})}
-    services = [Service(folder, environment) for _ in range(2)]
+    services = [Service(folder, environment, nursery=nursery, log_name=f"{number}.log") for number in range(2)]
 
     def query_postgresql(statement: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(str(url)) as connection:
@@ -114,7 +115,7 @@ def count_rows(pair: Pair) -> int:
 def test_a_race_of_32_stores_once_and_tells_all_the_same(pair: Pair, figures: Figures, race: Race) -> None:
     start = threading.Barrier(RACERS)
     before = count_rows(pair)
-    rounds = figures.times(2, 170)  # of six races on two databases: 2,000 in full
+    rounds = figures.times(1, 170)  # of six races on two databases: 2,000 in full
 
     def run(name: str, racer: int) -> Json:
         service, sent = pair.services[racer % 2], race.make(name, racer)
@@ -145,7 +146,7 @@ def test_a_lost_answer_is_told_again(
 ) -> None:
     """The answer has come as far as the client's machine, which dies before reading it."""
     before = count_rows(pair)
-    rounds = figures.times(3, 250)  # by four ways on two databases: 2,000 in full
+    rounds = figures.times(2, 250)  # by four ways on two databases: 2,000 in full
     for number in range(rounds):
         sent = make(f"{RUN}-lost-{make.__name__}-{number}", 0)
         with connect(pair.services[0]) as connection:

@@ -14,18 +14,15 @@ import pytest
 
 import queries
 import store
-from batch_processor import BatchProcessor, ProcessorLimits
+from batch_processor import BatchProcessor
 from database import Database, WriteSession
-from prefilter import Prefilter
 from queue_lock import QueueLock
-from reader import PackLimits, PackSize, Reader
 from schemas import ConversationIn
 from store import Submission
 from survival import Supervisor, arm, parse_failpoints
-from telemetry import Metrics
 from tests.faults.figures import Figures
 from tests.harness import HandClock, running_app
-from tests.scripted_analyzer import POLICY, ScriptedAnalyzer
+from tests.scripted_analyzer import make_processor
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -105,21 +102,6 @@ class LosesAnswers(Database):
         return value
 
 
-def make_processor(database: Database, clock: HandClock) -> BatchProcessor:
-    assert database.file is not None
-    reader = Reader(
-        database,
-        ScriptedAnalyzer(),
-        prefilter=Prefilter(None, cascade_confidence=None, audit_share=0.0),
-        pack_size=PackSize(PackLimits(smallest=1, start=5, largest=50)),
-        policy=POLICY,
-        now=clock.now,
-    )
-    limits = ProcessorLimits(batch_size=10, max_calls=10, poll_interval_s=0.05, call_deadline_s=60)
-    lock = QueueLock(database.file)
-    return BatchProcessor(database, reader, limits=limits, queue_lock=lock, metrics=Metrics(), now=clock.now)
-
-
 @pytest.mark.fault(7)
 async def test_a_loop_that_hangs_is_started_again_and_has_its_rows_back_at_once(
     sqlite_url: str, clock: HandClock, figures: Figures
@@ -127,9 +109,12 @@ async def test_a_loop_that_hangs_is_started_again_and_has_its_rows_back_at_once(
     database = LosesAnswers.connect(sqlite_url)
     assert isinstance(database, LosesAnswers)
     await database.open()
-    processor = make_processor(database, clock)
+    assert database.file is not None
+    processor = make_processor(database, clock, queue_lock=QueueLock(database.file))
     restarted: list[str] = []
-    supervisor = Supervisor(patience_s=0.2, on_restart=restarted.append, look_every_s=0.02, first_rest_s=0.01)
+    supervisor = Supervisor(
+        patience_s=0.2, on_restart=restarted.append, look_every_s=0.02, first_rest_s=0.01, longest_rest_s=0.1
+    )
     keeping = asyncio.create_task(supervisor.keep("processor", processor.run, beats=lambda: processor.beats))
     for number in range(figures.times(2, 20)):
         database.answers_to_lose = 1

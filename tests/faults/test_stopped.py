@@ -15,7 +15,7 @@ from tests.fake_xai import FakeXaiServer, running_fake_xai
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.faults.senders import BULK
-from tests.harness import Service, wait_until
+from tests.harness import Service, wait_for_call, wait_until
 from tests.nursery import Nursery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -119,10 +119,6 @@ def test_sigterm_while_a_commit_hangs_ends_in_time(service: Service, figures: Fi
     service.start()
     service.stop()
     assert find_broken(service.query, acknowledged=[]) == []
-
-
-def wait_for_call(xai: FakeXaiServer, *, after: int) -> None:
-    wait_until(lambda: len(xai.journal.chats) > after)
 
 
 def stop_twice(service: Service, second: int) -> float:

@@ -16,17 +16,14 @@ import pytest
 
 import queries
 import store
-from batch_processor import BatchProcessor, ProcessorLimits
+from batch_processor import BatchProcessor
 from intake import Intake
-from prefilter import Prefilter
-from reader import PackLimits, PackSize, Reader
 from schemas import ConversationIn
 from store import Submission
-from telemetry import Metrics
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
 from tests.harness import HandClock, running_app
-from tests.scripted_analyzer import POLICY, FaultyDatabase, ScriptedAnalyzer, open_faulty
+from tests.scripted_analyzer import FaultyDatabase, make_processor, open_faulty
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -215,19 +212,6 @@ async def test_a_clock_that_jumps_loses_and_doubles_nothing(
 
         assert await database.read(look) == []
         assert {await status_of(database, one) for one in ids} == {"completed"}
-
-
-def make_processor(database: FaultyDatabase, clock: HandClock) -> BatchProcessor:
-    reader = Reader(
-        database,
-        ScriptedAnalyzer(),
-        prefilter=Prefilter(None, cascade_confidence=None, audit_share=0.0),
-        pack_size=PackSize(PackLimits(smallest=1, start=5, largest=50)),
-        policy=POLICY,
-        now=clock.now,
-    )
-    limits = ProcessorLimits(batch_size=50, max_calls=10, poll_interval_s=0.05, call_deadline_s=60)
-    return BatchProcessor(database, reader, limits=limits, queue_lock=None, metrics=Metrics(), now=clock.now)
 
 
 async def turn(processor: BatchProcessor) -> None:
