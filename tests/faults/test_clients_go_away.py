@@ -126,6 +126,7 @@ def test_clients_that_stay_and_do_nothing_are_cut_off_and_keep_no_place(service:
         for kind in [*stalled, *unread] * figures.times(1, 10):
             held.enter_context(connect(service)).sendall(kind)
             figures.count(stayed=1)
+        wait_until(lambda: held_by(service).sockets > before)  # a busy machine takes them late
         started = time.monotonic()
         wait_until(lambda: held_by(service).sockets <= before, within_s=4 * PATIENCE_S)
         figures.note_most(cut_off_s=time.monotonic() - started)
