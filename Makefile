@@ -96,13 +96,13 @@ db-init: .venv/.runtime ## Make or migrate the database that DATABASE_URL names
 	runner.run(database.close()); runner.close(); print('The tables are up to date.')"
 
 backup: .venv/.runtime ## Copy the database while the service runs (FILE=backup.db)
-	@$(PY) -m backups make "$(FILE)"
+	@$(if $(FILE),$(PY) -m backups make "$(FILE)",echo "Name the copy: make backup FILE=backup.db" >&2; exit 2)
 
 vacuum: .venv/.runtime ## Write the database anew, so that nothing erased is left in it; stop the service first
 	@$(PY) -m backups vacuum
 
 restore: .venv/.runtime ## Put a backup in the place of the database; stop the service first (FILE=backup.db)
-	@$(PY) -m backups restore "$(FILE)"
+	@$(if $(FILE),$(PY) -m backups restore "$(FILE)",echo "Name the backup: make restore FILE=backup.db" >&2; exit 2)
 
 lock: .venv/.uv ## Lock what pyproject.toml asks for, with hashes (ARGS=--upgrade for the newest versions)
 	@echo "uv==0.13.8" | $(COMPILE) --output-file requirements-uv.txt - >/dev/null

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx2
 from fastapi import FastAPI
@@ -332,11 +333,16 @@ def _refuse(reason: str) -> int:
 
 def _add_middleware(app: FastAPI, settings: Settings, *, keys: KeyRing, metrics: Metrics) -> None:
     """The last added is the first passed: log, then CORS, then the gate."""
+    limit = partial(
+        FairLimiter,
+        settings.rate_limit_requests,
+        window_s=settings.rate_limit_window_seconds,
+        monotonic=time.monotonic,
+    )
     app.add_middleware(
         ApiGate,
-        limiter=FairLimiter(
-            settings.rate_limit_requests, window_s=settings.rate_limit_window_seconds, monotonic=time.monotonic
-        ),
+        limiter=limit(),
+        strangers=limit(),
         keys=keys,
         trusted_proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
     )

@@ -89,10 +89,18 @@ class ApiGate:
     """
 
     def __init__(
-        self, app: ASGIApp, *, limiter: FairLimiter, keys: KeyRing, trusted_proxies: Sequence[Network]
+        self,
+        app: ASGIApp,
+        *,
+        limiter: FairLimiter,
+        strangers: FairLimiter,
+        keys: KeyRing,
+        trusted_proxies: Sequence[Network],
     ) -> None:
+        """`strangers`: the limit of those without a key where keys are asked for, so that they take nobody's place."""
         self._app = app
         self._limiter = limiter
+        self._strangers = strangers if keys.asks else limiter
         self._keys = keys
         self._trusted_proxies = trusted_proxies
 
@@ -110,7 +118,7 @@ class ApiGate:
 
     def _refusal(self, client: str, *, known: bool) -> InsightsError | None:
         """The limit comes first: guessing keys is limited too."""
-        if (wait_s := self._limiter.admit(client)) > 0:
+        if (wait_s := (self._limiter if known else self._strangers).admit(client)) > 0:
             return RateLimitExceeded(
                 "Too many requests; send this one again after the wait.", retry_after_s=max(1, math.ceil(wait_s))
             )

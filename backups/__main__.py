@@ -5,6 +5,7 @@ refused, 2 when the command or a setting cannot be used.
 """
 
 import argparse
+import signal
 import sqlite3
 import sys
 from datetime import UTC, datetime
@@ -14,12 +15,14 @@ from pydantic import ValidationError
 
 from backups import Refused, check, make, restore, vacuum
 from database import file_of, parse_database_url
-from settings import Settings, describe_problems
+from settings import Settings, check_env_file, describe_problems
 
 
 def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)
     try:
+        check_env_file()
         if given.command == "vacuum":
             database_file = _database_file(given.command)
             print(f"{database_file} was written anew: {vacuum(database_file)}.")
@@ -41,6 +44,11 @@ def main(arguments: list[str]) -> int:
     except (Refused, OSError, sqlite3.Error) as error:
         return _refuse(str(error), status=1)
     return 0
+
+
+def _end(number: int, _frame: object) -> None:
+    """By an exception: what was begun is cleaned up."""
+    sys.exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

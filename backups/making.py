@@ -42,7 +42,11 @@ def make(database_file: Path, backup: Path, *, tell: Callable[[str], None]) -> C
 
 
 def part_of(file: Path) -> Path:
-    """Where a file grows before it gets its name."""
+    """Where a file grows before it gets its name; what a killed process left of it is removed."""
+    for left in file.parent.glob(f".{file.name}.*.part*"):
+        pid = left.name.removeprefix(f".{file.name}.").partition(".")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            left.unlink(missing_ok=True)
     return file.with_name(f".{file.name}.{os.getpid()}.part")
 
 

@@ -38,7 +38,7 @@ def restore(database_file: Path, backup: Path, *, now: datetime) -> Restored:
         content = check(part)
         if (content.conversations, content.insights) != (there.conversations, there.insights):
             raise Refused(f"{backup} is being changed: end the program that does.")
-        kept = database_file.with_name(f"{database_file.name}.before-restore-{now:%Y%m%dT%H%M%SZ}")
+        kept = database_file.with_name(f"{database_file.name}.before-restore-{now:%Y%m%dT%H%M%S.%fZ}")
         had_one = _keep_old(database_file, kept)
         part.replace(database_file)
         _beside(database_file, "-shm").unlink(missing_ok=True)
@@ -84,6 +84,8 @@ def _fold(database_file: Path) -> None:
 def _copy_or_link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
+    except FileExistsError:
+        raise Refused(f"{target} is there already: try again.") from None
     except OSError:  # a file system without hard links
         shutil.copy2(source, target)
         sync(target)

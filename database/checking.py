@@ -66,7 +66,18 @@ def damage_of(file: Path, *, most_s: float = _MOST_S) -> str | None:
 
 
 def _log_of(file: Path) -> tuple[bytes, bytes]:
-    return _bytes(_beside(file, "-wal"), _MOST_LOG_BYTES), _bytes(_beside(file, "-shm"), 2 * _INDEX_HEADER + 4)
+    shm = _beside(file, "-shm")
+    index = _bytes(shm, 2 * _INDEX_HEADER + 4) if _is_of_this_boot(shm) else b""
+    return _bytes(_beside(file, "-wal"), _MOST_LOG_BYTES), index
+
+
+def _is_of_this_boot(path: Path) -> bool:
+    """The index of the log is never synced: after a power failure it may be older than the log it is about."""
+    try:
+        boot_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return path.stat().st_mtime > boot_at
+    except (AttributeError, FileNotFoundError):  # the clock is Linux's
+        return False
 
 
 def _damage_of_log(wal: bytes, shm: bytes) -> str | None:

@@ -9,9 +9,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from database.engine import PATIENCE_S, begin_immediate
-from database.failures import translated
+from database.failures import translate, translated
 from errors import DatabaseBusy, StorageUnusable
 
 MIGRATIONS = Path(__file__).parent.with_name("migrations")
@@ -29,7 +30,12 @@ def migrate(engine: Engine) -> None:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except DBAPIError as error:
+            if translate(error) is not None:  # the disk, the lock, the network
+                raise
+            raise StorageUnusable("Its tables are not the service's: is it the database of another program?") from error
         connection.exec_driver_sql("COMMIT")
 
 

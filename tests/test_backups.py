@@ -12,6 +12,7 @@ import pytest
 
 from backups import Refused, check, make, restore, vacuum
 from backups.__main__ import main
+from backups.making import part_of
 from database import Database
 
 pytestmark = pytest.mark.unit
@@ -99,7 +100,7 @@ def test_a_database_that_is_damaged_or_gone_is_restored_all_the_same(file: Path,
     file.unlink()
     to_nothing = restore(file, tmp_path / "backup.db", now=NOW)
 
-    kept = tmp_path / "insights.db.before-restore-20260301T120000Z"
+    kept = tmp_path / "insights.db.before-restore-20260301T120000.000000Z"
     assert over_the_damaged.kept == kept
     assert kept.read_text().startswith("Not a database")
     assert to_nothing.kept is None
@@ -241,3 +242,15 @@ def test_for_postgresql_its_own_programs_are_named(
     assert "pg_dump --format=custom --file=FILE 'postgresql://clerk@host:5433/insights'" in told
     assert "pg_restore --clean" in told
     assert "secret" not in told
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    nobody = 4_194_305  # above any process's number
+    left = [tmp_path / f".copy.db.{nobody}.part", tmp_path / f".copy.db.{nobody}.part-journal"]
+    ours = tmp_path / f".copy.db.{os.getpid()}.part"
+    for path in (*left, ours):
+        path.touch()
+
+    assert part_of(tmp_path / "copy.db") == ours
+
+    assert [path.exists() for path in (*left, ours)] == [False, False, True]

@@ -227,6 +227,17 @@ async def test_the_keys_of_one_client_share_its_limit_and_its_requests(tmp_path:
     assert len({answer.json()["conversation_id"] for answer in answers[:3]}) == 1
 
 
+async def test_those_without_a_key_take_no_place_of_those_who_have_one(tmp_path: Path) -> None:
+    sent, key = make_key("board", [Scope.READ])
+    async with running_app(tmp_path, api_keys=str(key), rate_limit_requests=5, rate_limit_window_seconds=60) as client:
+        strangers = [(await client.get("/api/v1/insights")).status_code for _ in range(8)]
+
+        known = [(await client.get("/api/v1/insights", headers={"x-api-key": sent})).status_code for _ in range(6)]
+
+    assert strangers == [401] * 5 + [429] * 3
+    assert known == [200] * 5 + [429]
+
+
 def test_no_key_is_stored_as_it_is_sent(secured: Secured) -> None:
     stored = secured.file.read_text(encoding="utf-8")
 

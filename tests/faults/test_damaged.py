@@ -160,3 +160,22 @@ def write_over(path: Path, place: int, what: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(place)
         file.write(what)
+
+
+def test_an_index_from_before_a_power_failure_condemns_no_log(tmp_path: Path, nursery: Nursery) -> None:
+    """The index (`-shm`) is never synced: the one on the disk may be of when the log, empty by now, was full."""
+    service = Service(tmp_path, {"LOG_LEVEL": "WARNING"}, nursery=nursery)
+    service.start()
+    with service.client() as client:
+        client.post("/api/v1/conversations", json={"text": "My parcel is late"})
+    index = service.file.with_name("insights.db-shm")
+    older = index.read_bytes()
+    wait_until(lambda: service.file.with_name("insights.db-wal").stat().st_size == 0, within_s=30)
+    service.kill()
+
+    index.write_bytes(older)
+    of_this_boot = find_damage(service.file)
+    os.utime(index, (0, 0))
+
+    assert of_this_boot == "the end of its log (-wal) is damaged or missing"
+    assert find_damage(service.file) is None
