@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import cast
 
@@ -42,6 +43,13 @@ def serve_until_signal(app: FastAPI, *, host: str, port: int, calls: int) -> Non
 class _Server(uvicorn.Server):
     """Tells those first that go on by themselves: uvicorn waits for every open answer, and only then for the rest."""
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """From here on to the end of the process: uvicorn would send itself the signal once more when all has ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second signal hurries nothing: uvicorn would leave out the handing back, which takes seconds at most."""
         if not self.should_exit:
@@ -55,11 +63,8 @@ class _Server(uvicorn.Server):
 
 
 def _run(server: _Server) -> None:
-    """Serve until a signal; uvicorn raises it again when all has ended, which is no error."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        server.run()
+    """Serve until a signal. One that comes before the server listens to it ends the process: nothing is in hand yet."""
+    server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
     _end_whatever_hangs()

@@ -7,6 +7,7 @@ tests.nursery` reads a request a line and answers it in a line: `start` gives a 
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ def running_nursery() -> Generator[Nursery, None, None]:
 
 
 def _serve() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler forgets one that comes while it forks
     importlib.import_module("main")  # what every child would import
 
     for line in sys.stdin:
