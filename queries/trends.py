@@ -188,12 +188,13 @@ def _driver(topics: Sequence[TopicTrend], now: Sums, before: Sums) -> str | None
 
 
 def _totals(now: Sums, before: Sums) -> Totals:
+    felt, felt_before = feelings_of(now), feelings_of(before)
     return {
-        **feelings_of(now),
+        **felt,
         "change": {
-            "count": now.count - before.count,
-            "negative_share": _difference(_share(now), _share(before)),
-            "mean_sentiment": _difference(_mean(now.score, now, SCORE_UNITS), _mean(before.score, before, SCORE_UNITS)),
+            "count": felt["count"] - felt_before["count"],
+            "negative_share": _difference(felt["negative_share"], felt_before["negative_share"]),
+            "mean_sentiment": _difference(felt["mean_sentiment"], felt_before["mean_sentiment"]),
         },
     }
 
@@ -205,7 +206,7 @@ def feelings_of(sums: Sums) -> Feelings:
         "positive": sums.positive,
         "neutral": sums.neutral,
         "negative": sums.negative,
-        "negative_share": round(sums.negative / count, 4) if count else None,
+        "negative_share": _share(sums),
         "mean_sentiment": round(sums.score / SCORE_UNITS / count, 4) if count else None,
         "mean_confidence": round(sums.confidence / CONFIDENCE_UNITS / count, 4) if count else None,
     }
@@ -213,10 +214,6 @@ def feelings_of(sums: Sums) -> Feelings:
 
 def _share(sums: Sums) -> float | None:
     return round(sums.negative / sums.count, 4) if sums.count else None
-
-
-def _mean(total: int, sums: Sums, units: int) -> float | None:
-    return round(total / units / sums.count, 4) if sums.count else None
 
 
 def _difference(now: float | None, before: float | None) -> float | None:
