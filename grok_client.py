@@ -1,6 +1,6 @@
 """One exchange with xAI: several texts go out in one call, an analysis for each comes back, or a `GrokError`.
 
-    places (semaphore) -> lane open? (told waits, breaker) -> window (calls/s) -> account (budget) -> POST -> read
+    places (semaphore) -> lane open? (told waits, breaker) -> window (calls/s) -> connect -> account -> POST -> read
 
 The client knows nothing of rows, money or the database. It retries what passes by itself (5xx, network) up to 3 times;
 everything else it names, and who asked acts on the class.
@@ -10,7 +10,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -33,7 +33,7 @@ from prompts import Prompt
 from rate_limiter import CallSlot
 from schemas import Analysis
 from telemetry import Metrics, excerpt, get_logger, redact, unquoted
-from xai import Completion, Usage, WireRequest, classify, is_error, read_completion
+from xai import SENDING, SENT, Completion, Usage, WireRequest, classify, is_error, read_completion
 
 log = get_logger()
 
@@ -110,6 +110,33 @@ class CallLimits:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
+class _Payment:
+    """What one call costs: entered into the account before its first byte goes, settled whatever it ends in."""
+
+    def __init__(self, account: Account, call: PlannedCall, slot: CallSlot, *, cost: Cost = "unknown") -> None:
+        self.slot = slot
+        self.cost: Cost = cost
+        self._account = account
+        self._call = call
+        self._number: int | None = None
+
+    @property
+    def is_entered(self) -> bool:
+        return self._number is not None
+
+    async def enter(self, calls_in_window: int) -> None:
+        """Raises: what `Account.reserve` does."""
+        self._call = replace(self._call, calls_in_window=calls_in_window)
+        self._number = await self._account.reserve(self._call)
+
+    async def settle(self) -> None:
+        if self._number is None:
+            return
+        if self.cost == "unknown" and not self.slot.sent:
+            self.cost = "free"
+        await asyncio.shield(self._account.settle(self._number, self._call, self.cost))
+
+
 class GrokClient:
     """Speaks xAI's chat completions within the outbound limits."""
 
@@ -155,22 +182,22 @@ class GrokClient:
             admission = await self.lane.enter()
             try:
                 return await self._get(path, admission.slot)
-            except GrokThrottled as error:
-                self.lane.close(error)
-                raise
             finally:
                 admission.forgotten()  # the breaker judges by the calls that matter
                 admission.slot.mark_sent()
 
     async def _get(self, path: str, slot: CallSlot) -> Any:
-        call = PlannedCall(self._template.model, 0, 0, 0, calls_in_window=self.lane.window.count)
-        number = await self._account.reserve(call)  # it counts in the window that replicas share
+        call = PlannedCall(self._template.model, 0, 0, 0)
+        payment = _Payment(self._account, call, slot, cost="free")  # it counts in the window that replicas share
         try:
-            status, headers, body = await self._send("GET", path, slot)
+            status, headers, body = await self._send("GET", path, payment)
+            if status != 200:
+                error = classify(status, body, headers, now=datetime.now(UTC))
+                if isinstance(error, GrokThrottled):
+                    self.lane.close(error)
+                raise error
         finally:
-            await self._account.settle(number, call, "free")
-        if status != 200:
-            raise classify(status, body, headers, now=datetime.now(UTC))
+            await payment.settle()
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as exc:
@@ -192,14 +219,9 @@ class GrokClient:
     async def _attempt(self, texts: Sequence[str]) -> PackAnswer:
         admission = await self.lane.enter()
         try:
-            answer = await self._exchange(texts, admission.slot)
-        except GrokError as error:
-            self._learn(admission, error)
-            raise
-        except BaseException:  # cancelled, a database that refused the reservation, or a bug of ours
-            admission.forgotten()
-            raise
+            answer = await self._exchange(texts, admission)
         finally:
+            admission.forgotten()  # where it taught nothing: cancelled, a database that refused, or a bug of ours
             admission.slot.mark_sent()  # if it was not sent, it frees its place as if it had been
         admission.succeeded()
         return answer
@@ -222,47 +244,56 @@ class GrokClient:
         else:
             admission.answered()
 
-    async def _exchange(self, texts: Sequence[str], slot: CallSlot) -> PackAnswer:
+    async def _exchange(self, texts: Sequence[str], admission: Admission) -> PackAnswer:
         items = dict(zip(_random_ids(len(texts)), texts, strict=True))
         call_id = uuid.uuid4().hex[:12]
         request = self._template.fill(items, nonce=call_id, effort=self._effort)
         started = self._limits.monotonic()
-        completion = await self._pay_and_send(request, slot)
+        completion = await self._pay_and_send(request, admission)
         latency_ms = round((self._limits.monotonic() - started) * 1000)
+        admission.answered()  # if perhaps not as we wished
         self._compare_model(completion.model)
         log.debug("grok_call", call_id=call_id, pack=len(texts), latency_ms=latency_ms)
         return PackAnswer(self._read_results(completion, list(items)), completion.model, call_id, latency_ms)
 
-    async def _pay_and_send(self, request: WireRequest, slot: CallSlot) -> Completion:
-        """Every call is reserved before it is sent, and settled whatever it ends in."""
+    async def _pay_and_send(self, request: WireRequest, admission: Admission) -> Completion:
         content = request.encode()
         reasons = request.effort != "none"
         reasoning = reasons * (_REASONING_TOKENS + _REASONING_TOKENS_A_RESULT * request.results)
         most_output = request.max_output_tokens + reasoning
-        call = PlannedCall(request.model, len(content), most_output, request.results, self.lane.window.count)
-        number = await self._account.reserve(call)
-        cost: Cost = "unknown"
+        call = PlannedCall(request.model, len(content), most_output, request.results)
+        payment = _Payment(self._account, call, admission.slot)
         try:
-            self.lane.check_open()  # the account may have kept it waiting
             with self._metrics.time_call():
-                status, headers, body = await self._send("POST", "chat/completions", slot, content=content)
+                status, headers, body = await self._send("POST", "chat/completions", payment, content=content)
             if status != 200 or is_error(body):
-                cost = "free"
+                payment.cost = "free"
                 status = 503 if status == 200 else status
                 raise _error_of(request, classify(status, body, headers, now=datetime.now(UTC)))
             completion = read_completion(body)
-            cost = completion.usage or "unknown"
+            payment.cost = completion.usage or "unknown"
             return completion
+        except GrokError as error:
+            self._learn(admission, error)  # before anything is awaited: a told wait holds from when it was read
+            raise
         finally:
-            never_sent = cost == "unknown" and not slot.sent
-            await asyncio.shield(self._account.settle(number, call, "free" if never_sent else cost))
+            await payment.settle()
 
     async def _send(
-        self, method: str, path: str, slot: CallSlot, *, content: bytes | None = None
+        self, method: str, path: str, payment: "_Payment", *, content: bytes | None = None
     ) -> tuple[int, Mapping[str, str], str]:
+        """Entered into the account once the connection stands: replicas take it for sent at that moment."""
+        loop = asyncio.get_running_loop()
+
         async def watch(event: str, _info: Mapping[str, Any]) -> None:
-            if event == "http11.send_request_body.complete":
-                slot.mark_sent()
+            if event == SENDING:
+                left_s = (deadline.when() or 0.0) - loop.time()
+                deadline.reschedule(None)  # the account has time limits of its own
+                await payment.enter(self.lane.window.count)
+                deadline.reschedule(loop.time() + left_s)
+                self.lane.check_open()
+            elif event == SENT:
+                payment.slot.mark_sent()
 
         headers = {"x-grok-conv-id": self._conversation_id}
         if content is not None:
@@ -270,7 +301,7 @@ class GrokClient:
         request = self._http.stream(method, path, content=content, headers=headers, extensions={"trace": watch})
         self.on_the_wire += 1
         try:
-            async with asyncio.timeout(self._limits.deadline_s), request as response:
+            async with asyncio.timeout(self._limits.deadline_s) as deadline, request as response:
                 body = await _read_capped(response)
         except TimeoutError as exc:
             raise GrokUnavailable(f"xAI gave no whole answer within {self._limits.deadline_s:g} s.") from exc
@@ -278,6 +309,7 @@ class GrokClient:
             raise GrokUnavailable(f"xAI cannot be reached ({type(exc).__name__}).") from exc
         finally:
             self.on_the_wire -= 1
+        assert payment.is_entered, "a transport that does not tell when it sends passes by the account"
         return response.status_code, response.headers, self._hide_key(body)
 
     def _hide_key(self, body: str) -> str:

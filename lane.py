@@ -1,6 +1,6 @@
 """The way out to xAI: open, resting for a told time, or shut by the breaker; and the place of each call on it.
 
-enter: window (calls/s) -> told wait over? -> breaker -> Admission -> (budget) -> still open? -> sent -> learnt
+enter: window (calls/s) -> told wait over? -> breaker -> Admission -> (account) -> still open? -> sent -> learnt
 """
 
 import asyncio
@@ -97,7 +97,7 @@ class Admission:
         self._breaker.record_success(era=self._era)
 
     def succeeded(self) -> None:
-        self.answered()
+        """The answer could be used; `answered` came before."""
         self._lane.outage, self._lane.proven = None, True
 
     def failed(self) -> None:

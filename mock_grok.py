@@ -10,6 +10,7 @@ import httpx2
 import orjson
 
 from local_analyzer import LocalAnalyzer
+from xai import SENDING
 
 _CHARS_PER_TOKEN = 4  # a rule of thumb for the usage numbers; nothing is billed
 
@@ -22,6 +23,8 @@ class MockGrokTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()
+        if trace := request.extensions.get("trace"):
+            await trace(SENDING, {})  # as a connection does
         payload: dict[str, Any] = orjson.loads(content)
         items: list[dict[str, Any]] = orjson.loads(payload["messages"][-1]["content"])["items"]
         answer = await asyncio.to_thread(self._answer, items)

@@ -127,22 +127,19 @@ UtcTime = Annotated[
     BeforeValidator(parse_time),
     WithJsonSchema({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}),
 ]
-# What the two checks beside it refuse, for the document: blanks alone, and NUL.
+
+
+def _trim(value: str) -> str:
+    if not (trimmed := value.strip()):
+        raise ValueError("must not be empty")
+    return trimmed
+
+
+# What the checks beside it refuse, for the document: blanks alone, and NUL.
 _VISIBLE = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
-Name = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, strict=True),
-    AfterValidator(refuse_nul),
-    _VISIBLE,
-]
-
-
-Note = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000, strict=True),
-    AfterValidator(refuse_nul),
-    _VISIBLE,
-]
+_NAMED = (AfterValidator(_trim), AfterValidator(refuse_nul), _VISIBLE)  # blanks around it count as characters
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strict=True), *_NAMED]
+Note = Annotated[str, StringConstraints(min_length=1, max_length=2000, strict=True), *_NAMED]
 
 
 class Wire(BaseModel):

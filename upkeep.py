@@ -28,6 +28,7 @@ _MOST_RENAMED = 250  # insights a transaction: each is rewritten with its topics
 _MOST_MERGED = 200  # pages of the full-text index in one transaction
 _MOST_VACUUMED_BYTES = 128 * 1024 * 1024  # as much memory, and about a second; 256 MB took 4 s
 _REST_AFTER_SCRUBBING = 20  # times as long as it took
+_REST_UNSCRUBBED_S = 10.0  # no room on the disk, or another program has its lock
 _LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 600.0
 
@@ -146,10 +147,9 @@ class Upkeep:
             first = False
             self.beats += 1
         started = clock()
-        try:
-            await self._make_anew(self._database.file)
-        finally:
-            self._scrub_again_at = clock() + _REST_AFTER_SCRUBBING * (clock() - started)
+        self._scrub_again_at = started + _REST_UNSCRUBBED_S
+        await self._make_anew(self._database.file)
+        self._scrub_again_at = clock() + _REST_AFTER_SCRUBBING * (clock() - started)
         await self._database.write(partial(store.clear_mark, mark=mark))
 
     async def _make_anew(self, file: Path) -> None:

@@ -6,6 +6,7 @@ from database.engine import file_of, parse_database_url
 from database.migrating import MIGRATIONS, known_versions
 from database.presence import BEING_REPLACED, Presence
 from database.sessions import ReadSession, WriteSession
+from database.wal import check_room_to_vacuum, log_of
 
 __all__ = [
     "BEING_REPLACED",
@@ -14,10 +15,12 @@ __all__ = [
     "Presence",
     "ReadSession",
     "WriteSession",
+    "check_room_to_vacuum",
     "damage_of",
     "file_of",
     "find_damage",
     "find_damage_of_log",
     "known_versions",
+    "log_of",
     "parse_database_url",
 ]

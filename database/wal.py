@@ -6,6 +6,7 @@ read meanwhile read the file alone. What was erased is in the log until then, to
 Source: https://www.sqlite.org/wal.html (Avoiding Excessively Large WAL Files)
 """
 
+import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from database.engine import LOCK_POLL_MS
+from errors import StorageFull
 from survival import pass_by
 from telemetry import get_logger
 
@@ -33,7 +35,7 @@ class WriteAheadLog:
 
     def __init__(self, engine: Engine, file: Path) -> None:
         self._engine = engine
-        self._path = file.with_name(f"{file.name}-wal")
+        self._path = log_of(file)
         self._fold_at = self._empty_at = time.monotonic()
         self._wait_s = _EMPTY_EVERY_S
         self._warn_at = self._fold_at
@@ -81,7 +83,25 @@ class WriteAheadLog:
             log.warning(event, **members)
 
     def _size(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except OSError:
-            return 0
+        return _bytes_of(self._path)
+
+
+def log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
+
+
+def check_room_to_vacuum(file: Path) -> None:
+    """All of the file goes through its log: on a disk that this fills, it could not be folded into the file again.
+
+    Raises: StorageFull.
+    """
+    needed = 2 * (_bytes_of(file) + _bytes_of(log_of(file)))
+    if shutil.disk_usage(file.parent).free < needed:
+        raise StorageFull(f"Writing the file anew needs {needed / 1e6:.0f} MB of free space.", retry_after_s=30)
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

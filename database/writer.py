@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from database.engine import begin_immediate
 from database.failures import translate, translated
 from database.sessions import ReadSession, WriteSession
-from database.wal import CHECK_EVERY_S, WriteAheadLog
+from database.wal import CHECK_EVERY_S, WriteAheadLog, check_room_to_vacuum
 from errors import DatabaseBusy, Overloaded, StorageFull
 from survival import pass_by
 from telemetry import get_logger
@@ -53,6 +53,7 @@ class Writer:
     def __init__(self, engine: Engine, *, file: Path | None, patience_s: float, on_commit: OnCommit) -> None:
         self._engine = engine
         self._replicas_lock = engine.dialect.name == "postgresql"  # rows crosswise; SQLite has one lock for all
+        self._file = file
         self._wal = None if file is None else WriteAheadLog(engine, file)
         self._patience_s = patience_s
         self._on_commit = on_commit
@@ -132,13 +133,15 @@ class Writer:
 
     def _vacuum(self, job: _Job) -> None:
         try:
+            if self._file is not None:
+                check_room_to_vacuum(self._file)
             with translated(), self._engine.connect() as connection:
                 connection.exec_driver_sql("VACUUM").close()
         except Exception as error:  # noqa: BLE001 - its caller must hear it, and the writer go on
             job.error = error
 
-    def _commit_together(self, jobs: list[_Job]) -> None:
-        """Leaves in `jobs` those that were run, each with its value or error."""
+    def _commit_together(self, jobs: list[_Job], *, runs: int = 1) -> None:
+        """Leaves in `jobs` those that were run, each with its value or error; what locked crosswise is run again."""
         started = time.monotonic()
         try:
             with translated(), self._engine.connect() as connection:
@@ -146,11 +149,11 @@ class Writer:
             if jobs:
                 self._on_commit(len(jobs), time.monotonic() - started)
         except Exception as error:  # noqa: BLE001 - whatever it is, each caller must hear it, and the writer go on
-            crosswise = len(jobs) > 1 and isinstance(error, DatabaseBusy) and self._replicas_lock
+            again = runs < _MOST_RUNS_OF_A_UNIT and isinstance(error, DatabaseBusy) and self._replicas_lock
             for job in jobs:
-                job.error = None if crosswise else job.error or error
-                if crosswise:  # with a replica
-                    self._commit_together([job])
+                job.error = None if again else job.error or error
+                if again:
+                    self._commit_together([job], runs=runs + 1)
 
     def _run_group(self, connection: Connection, jobs: list[_Job]) -> None:
         if self._replicas_lock:

@@ -35,6 +35,7 @@ from tests.fake_xai_answers import (
 )
 from tests.fake_xai_faults import FAULTS, Choice, Fault, Plan, fixture, no_faults
 from tests.fake_xai_journal import Call, Journal
+from xai import SENDING, SENT
 
 _UNCACHED_TOKENS = 4  # of a known prefix, its end is read again
 _LIMIT_HEADERS = {  # those of the lowest tier
@@ -279,11 +280,15 @@ class FakeXaiTransport(httpx2.AsyncBaseTransport):
         self.fake = fake
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        now = self.fake.monotonic()
         body = await request.aread()
-        headers = {name.lower(): value for name, value in request.headers.items()}
         if trace := request.extensions.get("trace"):
-            await trace("http11.send_request_body.complete", {})  # as a connection would
+            await trace(SENDING, {})  # as a connection would
+            await trace(SENT, {})
+        return await self.answer(request, body)
+
+    async def answer(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
+        now = self.fake.monotonic()
+        headers = {name.lower(): value for name, value in request.headers.items()}
         call, answer = self.fake.receive(Request(request.method, request.url.path, headers, body, now, now))
         answered = False
         try:

@@ -202,9 +202,10 @@ class FakeXaiServer:
         """
         arrived = sorted(call.arrived_at for call in self.journal.calls)
         pairs = zip(arrived, arrived[limit:], strict=False)
-        return sum(last - self._earliest(first) < window_s for first, last in pairs)
+        return sum(last - self.earliest(first) < window_s for first, last in pairs)
 
-    def _earliest(self, arrived_at: float) -> float:
+    def earliest(self, arrived_at: float) -> float:
+        """When a call may have arrived that was noted at this moment."""
         return min((since for since, until in self._stalls if since <= arrived_at <= until), default=arrived_at)
 
     async def _feel_pulse(self) -> None:

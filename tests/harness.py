@@ -102,10 +102,10 @@ class ScriptedXai(FakeXaiTransport):
         super().__init__(FakeXai(script=list(script), monotonic=monotonic, latency_s=latency_s))
         self.calls: list[SeenCall] = []
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        payload: Json = json.loads(await request.aread())
+    async def answer(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
+        payload: Json = json.loads(body)
         self.calls.append(SeenCall(payload, request.headers, self.fake.monotonic()))
-        return await super().handle_async_request(request)
+        return await super().answer(request, body)
 
 
 def make_settings(folder: Path, **values: object) -> Settings:

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,6 +230,20 @@ def test_a_database_that_was_written_anew_holds_nothing_that_is_gone(file: Path)
     assert written.conversations == 1
     assert b"conv_13" not in file.read_bytes()
     assert b"conv_49" in file.read_bytes()
+
+
+def test_without_room_a_database_is_not_written_anew(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+
+    def almost_full(_path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=len(before))
+
+    monkeypatch.setattr(shutil, "disk_usage", almost_full)
+
+    with pytest.raises(Refused, match="MB of free space"):
+        vacuum(file)
+
+    assert file.read_bytes() == before
 
 
 def test_for_postgresql_its_own_programs_are_named(

@@ -27,7 +27,7 @@ from tests.clients import ClientMaker
 from tests.fake_xai_answers import MODELS, Answer, Draft, completion, items_of, score_of, texts_of
 from tests.fake_xai_faults import missing_id, say, shuffled
 from tests.harness import HandClock, ScriptedXai, break_off
-from xai import PriceList
+from xai import SENDING, PriceList
 
 pytestmark = pytest.mark.unit
 
@@ -336,7 +336,8 @@ class Dripping(httpx2.AsyncByteStream):
 
 
 class DrippingXai(httpx2.AsyncBaseTransport):
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.extensions["trace"](SENDING, {})
         return httpx2.Response(200, stream=Dripping())
 
 

@@ -8,14 +8,14 @@ import httpx2
 import orjson
 import pytest
 
-from errors import GrokBudgetReached, GrokError, Overloaded
-from grok_client import GrokClient, PlannedCall
+from errors import GrokBudgetReached, GrokError, GrokLaneShut, GrokThrottled, Overloaded
+from grok_client import Cost, GrokClient, PlannedCall
 from prompts import Prompt
 from telemetry import Metrics
-from tests.clients import ClientMaker, NotedAccount, make_grok_client, open_http
-from tests.fake_xai_faults import delay, say
+from tests.clients import ClientMaker, NotedAccount, Terms, make_grok_client, open_http
+from tests.fake_xai_faults import delay, fixture, say
 from tests.harness import HandClock, ScriptedXai, break_off
-from xai import Usage
+from xai import SENDING, SENT, Usage
 
 pytestmark = pytest.mark.unit
 
@@ -97,17 +97,100 @@ async def test_reasoning_that_nobody_asked_for_is_paid_for(make_client: ClientMa
     assert (cost.reasoning_tokens, cost.cost_in_usd_ticks) == (500, None)
 
 
-class NeverConnects(httpx2.AsyncBaseTransport):
-    """As a connection that is refused: nothing was sent."""
+class BreaksOff(httpx2.AsyncBaseTransport):
+    """Tells of these events, then fails."""
+
+    def __init__(self, *told: str) -> None:
+        self.told = told
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        for event in self.told:
+            await request.extensions["trace"](event, {})
         raise httpx2.ConnectError("refused", request=request)
 
 
-async def test_a_call_that_was_never_sent_is_free(make_client: ClientMaker) -> None:
-    await fail(make_client(NeverConnects()))
+@pytest.mark.parametrize(
+    ("told", "costs"),
+    [
+        pytest.param([], [], id="no connection, no entry"),
+        pytest.param([SENDING], ["free"] * 3, id="not sent whole"),
+        pytest.param([SENDING, SENT], ["unknown"] * 3, id="sent"),
+    ],
+)
+async def test_a_call_is_entered_when_its_connection_stands_and_free_until_it_is_sent(
+    make_client: ClientMaker, told: list[str], costs: list[Cost]
+) -> None:
+    await fail(make_client(BreaksOff(*told)))
 
-    assert make_client.account.costs == ["free"] * 3
+    assert make_client.account.costs == costs
+
+
+class Silent(httpx2.AsyncBaseTransport):
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, request=request, json={})
+
+
+async def test_a_transport_that_passes_by_the_account_is_found_out(make_client: ClientMaker) -> None:
+    with pytest.raises(AssertionError, match="account"):
+        await make_client(Silent()).analyze(["one"])
+
+
+class SlowAccount(NotedAccount):
+    """Whatever it is asked takes until `go`."""
+
+    def __init__(self, *slow: str) -> None:
+        super().__init__()
+        self.slow = slow
+        self.go = asyncio.Event()
+
+    async def reserve(self, call: PlannedCall) -> int:
+        if "reserve" in self.slow:
+            await self.go.wait()
+        return await super().reserve(call)
+
+    async def settle(self, number: int, call: PlannedCall, cost: Cost) -> None:
+        if "settle" in self.slow:
+            await self.go.wait()
+        await super().settle(number, call, cost)
+
+
+async def test_a_told_wait_holds_before_the_call_is_settled(clock: HandClock) -> None:
+    xai, account = ScriptedXai(fixture("rate_limit", retry_after="30")), SlowAccount("settle")
+    async with open_http(xai) as http:
+        client = make_grok_client(http, clock, account=account)
+        call = asyncio.create_task(client.analyze(["one"]))
+        await asyncio.sleep(0.01)
+        wait_s = client.wait_s()
+        account.go.set()
+        await asyncio.gather(call, return_exceptions=True)
+
+    assert wait_s == 30
+    assert account.costs == ["free"]
+
+
+async def test_a_call_that_the_account_kept_waiting_does_not_go_within_a_told_wait(clock: HandClock) -> None:
+    xai, account = ScriptedXai(), SlowAccount("reserve")
+    async with open_http(xai) as http:
+        client = make_grok_client(http, clock, account=account)
+        call = asyncio.create_task(client.analyze(["one"]))
+        await asyncio.sleep(0.01)
+        client.lane.close(GrokThrottled("wait", retry_after_s=30))
+        account.go.set()
+        [error] = await asyncio.gather(call, return_exceptions=True)
+
+    assert isinstance(error, GrokLaneShut)
+    assert (xai.calls, account.costs) == ([], ["free"])
+
+
+async def test_the_deadline_of_a_call_is_not_used_up_by_the_account(clock: HandClock) -> None:
+    account = SlowAccount("reserve")
+    async with open_http(ScriptedXai()) as http:
+        client = make_grok_client(http, clock, account=account, terms=Terms(deadline_s=0.05))
+        call = asyncio.create_task(client.analyze(["one"]))
+        await asyncio.sleep(0.2)
+        account.go.set()
+
+        assert len((await call).results) == 1
 
 
 async def test_a_call_cancelled_on_its_way_is_settled_all_the_same(make_client: ClientMaker) -> None:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from circuit_breaker import State
-from errors import GrokError, GrokLaneShut, GrokThrottled, GrokUnavailable
+from errors import GrokError, GrokLaneShut, GrokOutage, GrokThrottled, GrokUnavailable
 from grok_client import GrokClient, PackAnswer
 from main import Parts, build_client, build_http
 from tests.clients import ClientMaker
@@ -19,6 +19,7 @@ from tests.fake_xai import FakeXai, FakeXaiServer, running_fake_xai
 from tests.fake_xai_answers import Json, score_of
 from tests.fake_xai_faults import Choice, Fault, fixture, say
 from tests.harness import HandClock, ScriptedXai, break_off, make_settings
+from xai import SENDING
 
 DOWN = say("<html>", status=502)
 TOO_MANY: Json = {"error": "Too many requests"}
@@ -97,7 +98,8 @@ class TwoWaits(httpx2.AsyncBaseTransport):
         self.waits = list(waits)
         self.release = asyncio.Event()
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        await request.extensions["trace"](SENDING, {})
         told = self.waits.pop(0)
         await self.release.wait()
         return httpx2.Response(429, headers={"retry-after": told}, json=TOO_MANY)
@@ -221,7 +223,7 @@ async def test_a_late_success_does_not_end_an_outage(make_client: ClientMaker) -
     admissions = [await client.lane.enter() for _ in range(6)]
     for admission in admissions[:5]:
         admission.failed()
-    admissions[5].succeeded()
+    admissions[5].answered()
 
     assert client.lane.breaker_state is State.OPEN
     assert client.wait_s() == pytest.approx(10)
@@ -380,14 +382,26 @@ async def test_two_replicas_know_of_each_others_calls(tmp_path: Path, database_u
     assert busiest(server) <= 10
 
 
-_ON_THE_WAY_S = 0.25  # a call that was sent when nobody had read the answer yet
+_ON_THE_WAY_S = 0.1  # a call that passed the last check when nobody had read the answer yet
 
 
-def calls_within_told_waits(server: FakeXaiServer, wait_s: float) -> int:
-    """Calls that began to arrive while a wait was on, from soon after its answer was out."""
-    told_at = [call.answered_at for call in server.journal.chats if call.status == 429 and call.answered_at]
+def note_waits(client: GrokClient, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the client has read each told wait, by the fake's clock."""
+    read_at: list[float] = []
+    rest = client.lane.rest
+
+    def note(error: GrokOutage, seconds: float) -> None:
+        read_at.append(time.monotonic())
+        rest(error, seconds)
+
+    monkeypatch.setattr(client.lane, "rest", note)
+    return read_at
+
+
+def calls_within_waits(server: FakeXaiServer, read_at: Sequence[float], wait_s: float) -> int:
+    """Calls that arrived while a wait was on, and that for certain."""
     return sum(
-        any(moment + _ON_THE_WAY_S < call.arrived_at < moment + wait_s for moment in told_at)
+        any(moment + _ON_THE_WAY_S < server.earliest(call.arrived_at) < moment + wait_s for moment in read_at)
         for call in server.journal.chats
     )
 
@@ -395,7 +409,9 @@ def calls_within_told_waits(server: FakeXaiServer, wait_s: float) -> int:
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.parametrize("told", [{"retry_after": "1"}, {}], ids=["told by a header", "not told"])
-async def test_nothing_is_sent_while_the_lane_rests(tmp_path: Path, told: dict[str, str]) -> None:
+async def test_nothing_is_sent_while_the_lane_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
     rest_s = 1.0 if told else 2.0
 
     async def insist(client: GrokClient, until: float) -> None:
@@ -410,8 +426,9 @@ async def test_nothing_is_sent_while_the_lane_rests(tmp_path: Path, told: dict[s
     script: list[Choice] = [*[None] * 6, fixture("rate_limit", **told)]
     with running_fake_xai(FakeXai(script=script, latency_s=0.05)) as server:
         async with real_client(server, tmp_path, places=3) as client:
+            read_at = note_waits(client, monkeypatch)
             until = time.monotonic() + rest_s + 1.2
             await asyncio.gather(*(insist(client, until) for _ in range(3)))
 
-    assert calls_within_told_waits(server, rest_s) == 0
+    assert (len(read_at), calls_within_waits(server, read_at, rest_s)) == (1, 0)
     assert len(server.journal.chats) > 8

@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, select
@@ -13,7 +15,7 @@ from sqlalchemy import func, select
 import queries
 import store
 from database import Database, WriteSession
-from errors import Conflict, NotFound
+from errors import Conflict, NotFound, StorageFull
 from models import (
     Base,
     Conversation,
@@ -212,6 +214,30 @@ async def test_the_words_of_what_was_erased_leave_the_file(sqlite_url: str, tmp_
 
     assert not is_written(tmp_path, b"zanzibarcanary")
     assert is_written(tmp_path, b"quokkacanary7")
+
+
+def almost_full(_path: Path) -> SimpleNamespace:
+    return SimpleNamespace(free=200_000)
+
+
+async def test_without_room_to_write_the_file_anew_it_is_left_and_tried_again(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, clock: HandClock
+) -> None:
+    database = Database.connect(sqlite_url)
+    await database.open()
+    upkeep = make_upkeep(database, clock)
+    await upkeep.erase(await stored(database, clock, "zanzibarcanary is late"))
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", almost_full)
+        with pytest.raises(StorageFull, match="MB of free space"):
+            await upkeep.scrub()
+    left = await database.read(queries.mark_of_erased)
+    await make_upkeep(database, clock).scrub()
+    cleaned = await database.read(queries.mark_of_erased)
+    await database.close()
+
+    assert (left > 0, cleaned) == (True, 0)
 
 
 # Reading again

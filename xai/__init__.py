@@ -2,10 +2,12 @@
 
 from xai.prices import PRICES_PATH, TICKS_PER_USD, PriceList, PricesInvalid, Usage
 from xai.replies import classify, told_wait_s
-from xai.wire import Completion, WireRequest, is_error, read_completion
+from xai.wire import SENDING, SENT, Completion, WireRequest, is_error, read_completion
 
 __all__ = [
     "PRICES_PATH",
+    "SENDING",
+    "SENT",
     "TICKS_PER_USD",
     "Completion",
     "PriceList",

@@ -15,6 +15,10 @@ from errors import GrokRefused, GrokReplyInvalid, GrokTooLarge, GrokUnavailable
 from telemetry import excerpt
 from xai.prices import Usage
 
+# What a transport tells of a request, by httpcore's trace extension: its connection stands; its last byte has gone.
+SENDING: Final = "http11.send_request_headers.started"
+SENT: Final = "http11.send_request_body.complete"
+
 _TEMPERATURE: Final = 0.3
 _TOKENS_PER_RESULT: Final = 160
 

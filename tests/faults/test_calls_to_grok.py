@@ -19,7 +19,7 @@ from tests.fake_xai import FakeXai, FakeXaiServer, running_fake_xai
 from tests.fake_xai_answers import Answer, Draft
 from tests.fake_xai_faults import FAULTS, Choice, Fault, always, delay, drip, fixture, no_faults, say
 from tests.faults.figures import Figures
-from tests.test_throttle import calls_within_told_waits, is_good, real_client
+from tests.test_throttle import calls_within_waits, is_good, note_waits, real_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -64,19 +64,22 @@ async def one_client_each(
 
 
 @pytest.mark.fault(8)
-async def test_nothing_is_sent_within_a_told_wait(tmp_path: Path, figures: Figures) -> None:
+async def test_nothing_is_sent_within_a_told_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
     """Every form of 429 at once, each to a client of its own that several callers press."""
     rounds = figures.times(1, 200)
 
     async def press(form: str, server: FakeXaiServer, client: GrokClient) -> None:
         fault, wait_s = TOLD[form]
+        read_at = note_waits(client, monkeypatch)
         for _ in range(rounds):
             server.fake.script = [None, None, fault]
             await asyncio.gather(*(call_until_it_rests(client) for _ in range(CALLERS)))
         figures.count(
-            told_waits=sum(call.status == 429 for call in server.journal.chats),
+            told_waits=len(read_at),
             calls=len(server.journal.chats),
-            calls_within_a_wait=calls_within_told_waits(server, wait_s),
+            calls_within_a_wait=calls_within_waits(server, read_at, wait_s),
         )
 
     async with one_client_each(TOLD, tmp_path, latency_s=0.02, places=CALLERS) as pairs:

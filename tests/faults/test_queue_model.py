@@ -347,7 +347,7 @@ def desk(request: pytest.FixtureRequest) -> Generator[Desk]:
 @pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("desk", "short", "full"),
-    [("sqlite", 120, 2_000), ("postgresql", 10, 200)],
+    [("sqlite", 120, 2_000), ("postgresql", 30, 200)],
     indirect=["desk"],
     ids=["sqlite", "postgresql"],
 )
@@ -362,6 +362,7 @@ def test_the_queue_does_what_its_model_says(desk: Desk, figures: Figures, short:
         QueueOfThisTest,
         settings=settings(
             max_examples=figures.times(short, full),
+            derandomize=not figures.full,  # the same few each time: they are known to fence a worker off
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
