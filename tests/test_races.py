@@ -1,7 +1,8 @@
 """Two processes on one database at the same conversations at once: nothing is counted twice, nothing gets lost."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -11,10 +12,10 @@ from sqlalchemy import select
 import queries
 import store
 from database import Database, WriteSession
-from models import InsightRow
+from models import Conversation, InsightRow
 from parameters import InsightFilter, Position
-from schemas import CorrectionIn, Sentiment
-from store import Claim, Completed, Step
+from schemas import ConversationIn, CorrectionIn, Sentiment
+from store import Claim, Completed, Step, Submission
 from tests.histories import NOW, counters
 from tests.test_upkeep import LEASE, accept, analysis, complete_all
 
@@ -94,3 +95,41 @@ async def test_readings_of_one_day_by_two_lock_nothing_crosswise(database: Datab
 
         assert not any(fenced)
     assert await database.read(partial(queries.count_matches, wanted=InsightFilter())) == 20
+
+
+async def test_the_same_external_ids_in_another_order_are_stored_once_by_two(
+    database: Database, replica: Database
+) -> None:
+    for number in range(ROUNDS):
+        names = [f"{number}-{place}" for place in range(20)]
+        sent = [[ConversationIn(text=name, external_id=name) for name in order] for order in (names, names[::-1])]
+        one, other = (partial(store.accept, submissions=[Submission(items, None)], now=NOW) for items in sent)
+
+        told = await asyncio.gather(database.write(one), replica.write(other))
+
+        ids = [{item.conversation_id for item in answer} for [answer] in told if isinstance(answer, list)]
+        assert ids[0] == ids[1]
+        assert len(ids[0]) == len(names)
+
+
+async def test_units_that_lock_crosswise_are_run_again(database: Database, replica: Database) -> None:
+    """One of two is the victim of PostgreSQL's deadlock detector; SQLite has one lock for all."""
+    ids = await database.write(lambda session: accept(session, "one", "other", now=NOW))
+    both_hold_one = threading.Barrier(2 if database.dialect == "postgresql" else 1)
+    runs: list[str] = []
+
+    def lock_in_order(session: WriteSession, order: Sequence[str]) -> str:
+        for place, conversation_id in enumerate(order):
+            held = select(Conversation.id).where(Conversation.id == conversation_id).with_for_update()
+            session.execute(held).one()
+            if place == 0 and len(runs) < both_hold_one.parties:
+                runs.append(order[0])
+                both_hold_one.wait(timeout=10)
+        return order[0]
+
+    told = await asyncio.gather(
+        database.write(partial(lock_in_order, order=ids), alone=True),
+        replica.write(partial(lock_in_order, order=ids[::-1]), alone=True),
+    )
+
+    assert told == ids
