@@ -132,4 +132,4 @@ async def test_units_that_lock_crosswise_are_run_again(database: Database, repli
         replica.write(partial(lock_in_order, order=ids[::-1]), alone=True),
     )
 
-    assert told == ids
+    assert list(told) == ids
