@@ -243,16 +243,17 @@ class InsightCount(Base):
 
     span: Mapped[str] = mapped_column(primary_key=True)
     topic: Mapped[str] = mapped_column(primary_key=True)
-    sentiment: Mapped[str] = mapped_column(primary_key=True)
     confidence: Mapped[int] = mapped_column(primary_key=True)
     period: Mapped[int] = mapped_column(primary_key=True)
-    count: Mapped[int]
+    positive: Mapped[int]
+    neutral: Mapped[int]
+    negative: Mapped[int]
     score_sum: Mapped[int]
     confidence_sum: Mapped[int]
 
     __table_args__ = (
         CheckConstraint("span IN ('hour', 'day')", "span_known"),
-        CheckConstraint("count >= 0", "count_not_negative"),
+        CheckConstraint("positive >= 0 AND neutral >= 0 AND negative >= 0", "counts_not_negative"),
         {"sqlite_with_rowid": False},
     )
 
@@ -316,10 +317,8 @@ class IdempotencyKey(Base):
     outcomes: Mapped[list[list[str]]] = mapped_column(JSON)
     created_at: Mapped[datetime]
 
-    __table_args__ = (
-        # the purge of keys older than 24 hours
-        Index("ix_idempotency_keys_created_at", "created_at"),
-    )
+    # the purge of keys older than 24 hours
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
 
 
 class CachedAnalysis(Base):

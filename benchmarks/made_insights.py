@@ -141,8 +141,8 @@ def _fingerprint() -> str:
 
 # Checked against a recount
 
-Key = tuple[str, str, str, int, int]
-Sums = tuple[int, int, int]
+Key = tuple[str, str, int, int]
+Sums = tuple[int, int, int, int, int]
 
 
 def check_database(path: Path, *, days: Sequence[int] = range(DAYS)) -> None:
@@ -166,31 +166,32 @@ def _recount(connection: sqlite3.Connection, day: int) -> dict[Key, Sums]:
     sums: dict[Key, Sums] = {}
     for timestamp, sentiment, score, confidence, clusters in found:
         hour, hundredths = timestamp // _HOUR_US, round(confidence * 100)
-        for key in _keys(orjson.loads(clusters), sentiment, confidence=hundredths, hour=hour):
-            count, score_sum, confidence_sum = sums.get(key, (0, 0, 0))
-            sums[key] = (count + 1, score_sum + round(score * 10_000), confidence_sum + hundredths)
+        sides = [int(sentiment == side) for side in ("positive", "neutral", "negative")]
+        for key in _keys(orjson.loads(clusters), confidence=hundredths, hour=hour):
+            old = sums.get(key, (0, 0, 0, 0, 0))
+            positive, neutral, negative = (one + more for one, more in zip(old, sides, strict=False))
+            sums[key] = (positive, neutral, negative, old[3] + round(score * 10_000), old[4] + hundredths)
     return sums
 
 
-def _keys(topics: list[str], sentiment: str, *, confidence: int, hour: int) -> list[Key]:
+def _keys(topics: list[str], *, confidence: int, hour: int) -> list[Key]:
     """As `models.InsightCount` describes them."""
     single = ["*", *topics]
     sets = ["+".join(together) for size in (2, 3) for together in combinations(sorted(topics), size)]
-    by_hour: list[Key] = [("hour", topic, sentiment, -1, hour) for topic in single]
+    by_hour: list[Key] = [("hour", topic, -1, hour) for topic in single]
     return by_hour + [
-        ("day", topic, sentiment, each, hour // 24)
-        for topic in single + sets
-        for each in (-1, -2 - confidence // 10, confidence)
+        ("day", topic, each, hour // 24) for topic in single + sets for each in (-1, -2 - confidence // 10, confidence)
     ]
 
 
 def _counters(connection: sqlite3.Connection, day: int) -> dict[Key, Sums]:
     rows = connection.execute(
-        "SELECT span, topic, sentiment, confidence, period, count, score_sum, confidence_sum FROM insight_counts"
+        "SELECT span, topic, confidence, period, positive, neutral, negative, score_sum, confidence_sum"
+        " FROM insight_counts"
         " WHERE (span = 'day' AND period = ?) OR (span = 'hour' AND period >= ? AND period < ?)",
         (day, day * 24, day * 24 + 24),
     )
-    return {(row[0], row[1], row[2], row[3], row[4]): (row[5], row[6], row[7]) for row in rows}
+    return {(row[0], row[1], row[2], row[3]): (row[4], row[5], row[6], row[7], row[8]) for row in rows}
 
 
 def main(

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from errors import InvalidSchema
 from parameters import MOST_TREND_DAYS, TrendsQuery
 
-_HOUR = timedelta(hours=1)
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def span_of(query: TrendsQuery, *, now: datetime) -> tuple[datetime, datetime]:
     if query.start_time is not None:
         return query.start_time, end
     today = (end - timedelta(microseconds=1)).astimezone(query.tz).date()
-    return _midnight(datetime.combine(today - timedelta(days=query.days - 1), time()), query.tz), end
+    return _midnight(today - timedelta(days=query.days - 1), query.tz), end
 
 
 def bounds_of(start: datetime, end: datetime, *, bucket: str, zone: ZoneInfo) -> list[datetime]:
@@ -74,10 +75,11 @@ def _hours(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
 def _midnights(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
     day = start.astimezone(zone).date()
     while True:
-        day += timedelta(days=1)
-        yield _midnight(datetime.combine(day, time()), zone)
+        day += _DAY
+        yield _midnight(day, zone)
 
 
-def _midnight(local: datetime, zone: ZoneInfo) -> datetime:
+@lru_cache(maxsize=10_000)
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
     """The first moment of the day: where clocks skip midnight, the moment at which they do."""
-    return local.replace(tzinfo=zone).astimezone(UTC)
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)

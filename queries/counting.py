@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations
+from operator import add
 from typing import Any
 
-from sqlalchemy import Select, bindparam, exists, func, select
+from sqlalchemy import Select, SQLColumnExpression, bindparam, exists, func, select
 from sqlalchemy.orm import aliased
 
 from database import ReadSession
@@ -35,6 +36,11 @@ from schemas import MOST_TOPICS, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
 _LENGTHS = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
+COUNTS: dict[str, SQLColumnExpression[int]] = {
+    Sentiment.POSITIVE: InsightCount.positive,
+    Sentiment.NEUTRAL: InsightCount.neutral,
+    Sentiment.NEGATIVE: InsightCount.negative,
+}
 SPANS = ("day", "hour")  # what is counted under every topic, whatever its confidence
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
@@ -177,18 +183,17 @@ def single_topics(session: ReadSession) -> list[str]:
 
 
 @lru_cache(maxsize=512)
-def _periods_statement(topics: int, sentiments: int, confidences: int) -> Hot:
+def _periods_statement(topics: int, sentiments: tuple[str, ...], confidences: int) -> Hot:
+    counted = reduce(add, (COUNTS[sentiment] for sentiment in sentiments))
     return Hot(
-        select(InsightCount.topic, InsightCount.confidence, func.sum(InsightCount.count))
+        select(InsightCount.topic, InsightCount.confidence, func.sum(counted))
         .where(
             InsightCount.span == bindparam("span"),
             one_of(InsightCount.topic, "topic", topics),
-            one_of(InsightCount.sentiment, "sentiment", sentiments),
             one_of(InsightCount.confidence, "confidence", confidences),
             InsightCount.period.between(bindparam("first"), bindparam("last")),
         )
-        # in the order of the key: what is grouped otherwise is sorted first
-        .group_by(InsightCount.topic, InsightCount.sentiment, InsightCount.confidence)
+        .group_by(InsightCount.topic, InsightCount.confidence)  # in the order of the key: nothing has to be sorted
     )
 
 
@@ -196,13 +201,8 @@ def _count_periods(
     session: ReadSession, wanted: InsightFilter, period: Periods, *, keys: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
     signs, sentiments = _confidences(wanted.min_confidence), sentiments_of(wanted)
-    values = {
-        **period.parameters,
-        **listed("topic", keys),
-        **listed("sentiment", sentiments),
-        **listed("confidence", list(signs)),
-    }
-    for key, confidence, count in _periods_statement(len(keys), len(sentiments), len(signs)).rows(session, values):
+    values = {**period.parameters, **listed("topic", keys), **listed("confidence", list(signs))}
+    for key, confidence, count in _periods_statement(len(keys), sentiments, len(signs)).rows(session, values):
         yield key, signs[confidence] * int(count)
 
 
@@ -258,5 +258,5 @@ def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int
     return session.scalar(select(func.count()).select_from(InsightTopic).where(*wanted)) or 0
 
 
-def sentiments_of(wanted: InsightFilter) -> list[str]:
-    return [str(sentiment) for sentiment in ([wanted.sentiment] if wanted.sentiment else Sentiment)]
+def sentiments_of(wanted: InsightFilter) -> tuple[str, ...]:
+    return tuple(map(str, [wanted.sentiment] if wanted.sentiment else Sentiment))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from itertools import pairwise
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -38,43 +39,37 @@ from models import (
 from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
-from queries.counting import SPANS, Edge, cut, single_topics, topic_key
+from queries.counting import COUNTS, SPANS, Edge, cut, single_topics, topic_key
 from queries.hot import Hot, listed, one_of
 from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
-_COUNTED = (
-    func.sum(InsightCount.count),
-    func.sum(InsightCount.score_sum),
-    func.sum(InsightCount.confidence_sum),
+_KEPT = (
+    *(COUNTS[sentiment] for sentiment in Sentiment),
+    InsightCount.score_sum,
+    InsightCount.confidence_sum,
 )
+_COUNTED = tuple(map(func.sum, _KEPT))
 _FROM_ROWS = (  # the same sums, of the rows themselves, in whole units
-    func.count(),
+    *(func.count().filter(InsightRow.sentiment == literal_column(f"'{sentiment}'")) for sentiment in Sentiment),
     func.sum(cast(func.round(InsightRow.sentiment_score * literal_column(f"{SCORE_UNITS}", Integer)), BigInteger)),
     func.sum(cast(func.round(InsightRow.confidence * literal_column(f"{CONFIDENCE_UNITS}", Integer)), BigInteger)),
 )
-
-
-_ANY_SENTIMENT = InsightCount.sentiment.in_([literal_column(f"'{sentiment}'") for sentiment in Sentiment])
 _SINCE = InsightCount.period - bindparam("first")
 _BUCKET = (_SINCE // bindparam("stride")).label("bucket")
 _OF_TOPIC_AND_SPAN = (
     InsightCount.topic == bindparam("topic"),
     InsightCount.span == bindparam("span"),
-    _ANY_SENTIMENT,
     InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger),
     InsightCount.period.between(bindparam("first"), bindparam("last")),
 )
 _BY_BUCKET = Hot(
-    select(_BUCKET, InsightCount.sentiment, *_COUNTED)
+    select(_BUCKET, *_COUNTED)
     .where(*_OF_TOPIC_AND_SPAN, _SINCE % bindparam("stride") < bindparam("inside"))
-    .group_by(_BUCKET, InsightCount.sentiment)
+    .group_by(_BUCKET)
 )
-_BY_PERIOD = Hot(  # where each bucket is one period: nothing is to be grouped
-    select(
-        _SINCE, InsightCount.sentiment, InsightCount.count, InsightCount.score_sum, InsightCount.confidence_sum
-    ).where(*_OF_TOPIC_AND_SPAN)
-)
+# where each bucket is one period: nothing is to be grouped
+_BY_PERIOD = Hot(select(_SINCE, *_KEPT).where(*_OF_TOPIC_AND_SPAN))
 _MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
 
@@ -101,19 +96,17 @@ class Sums:
             self.confidence - other.confidence,
         )
 
-    def add(self, sentiment: str, *, count: int, score: int, confidence: int) -> None:
-        """Numbers of the driver's: PostgreSQL adds whole numbers up to decimals."""
-        if sentiment == "negative":
-            self.negative += int(count)
-        elif sentiment == "neutral":
-            self.neutral += int(count)
-        else:
-            self.positive += int(count)
-        self.score += int(score)
-        self.confidence += int(confidence)
+    def add(self, row: Sequence[Any], *, sign: int = 1) -> None:
+        """A row of the driver's: PostgreSQL adds whole numbers up to decimals, and no rows add up to null."""
+        positive, neutral, negative, score, confidence = row
+        self.positive += sign * int(positive)
+        self.neutral += sign * int(neutral)
+        self.negative += sign * int(negative)
+        self.score += sign * int(score or 0)
+        self.confidence += sign * int(confidence or 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """Buckets in a row that are alike: each `stride` hours after the last, with `inside` whole hours of them inside."""
 
@@ -248,8 +241,8 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
     for run in _runs(bounds):
         values = run.parameters(topic)
         statement = _BY_PERIOD if values["stride"] == 1 else _BY_BUCKET
-        for offset, sentiment, count, score, confidence in statement.rows(session, values):
-            sums[run.index + int(offset)][topic].add(sentiment, count=count, score=score, confidence=confidence)
+        for offset, *row in statement.rows(session, values):
+            sums[run.index + int(offset)][topic].add(row)
     edges: list[_Slot] = []
     for place, (start, end) in zip(sums, pairwise(bounds), strict=True):
         if not (_is_full(start) and _is_full(end)):
@@ -288,9 +281,9 @@ def _add(
         some = slots[first : first + _MOST_SLOTS]
         values = {f"{name}_{slot}": value for slot, (_, _, given) in enumerate(some) for name, value in given.items()}
         found = statement(len(some), len(topics)).rows(session, values | listed("topic", topics))
-        for slot, topic, sentiment, count, score, confidence in found:
+        for slot, topic, *row in found:
             place, sign, _ = some[int(slot)]
-            place[topic].add(sentiment, count=sign * count, score=sign * score, confidence=sign * confidence)
+            place[topic].add(row, sign=sign)
 
 
 @lru_cache(maxsize=256)  # topics come and go
@@ -298,11 +291,11 @@ def _periods_statement(slots: int, topics: int) -> Hot:
     return Hot(
         union_all(
             *(
-                select(literal_column(f"{slot}", Integer), InsightCount.topic, InsightCount.sentiment, *_COUNTED)
+                select(literal_column(f"{slot}", Integer), InsightCount.topic, *_COUNTED)
                 .where(InsightCount.span == bindparam(f"span_{slot}"), one_of(InsightCount.topic, "topic", topics))
-                .where(_ANY_SENTIMENT, InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger))
+                .where(InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger))
                 .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
-                .group_by(InsightCount.topic, InsightCount.sentiment)
+                .group_by(InsightCount.topic)
                 for slot in range(slots)
             )
         )
@@ -315,14 +308,9 @@ def _edges_statement(slots: int, _topics: int) -> Hot:
     return Hot(
         union_all(
             *(
-                select(
-                    literal_column(f"{slot}", Integer),
-                    literal_column(f"'{ALL_TOPICS}'", Text),
-                    InsightRow.sentiment,
-                    *_FROM_ROWS,
+                select(literal_column(f"{slot}", Integer), literal_column(f"'{ALL_TOPICS}'", Text), *_FROM_ROWS).where(
+                    ALL.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}"))
                 )
-                .where(ALL.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
-                .group_by(InsightRow.sentiment)
                 for slot in range(slots)
             )
         )
@@ -335,12 +323,12 @@ def _topic_edges_statement(slots: int, topics: int) -> Hot:
     return Hot(
         union_all(
             *(
-                select(literal_column(f"{slot}", Integer), InsightTopic.topic, InsightRow.sentiment, *_FROM_ROWS)
+                select(literal_column(f"{slot}", Integer), InsightTopic.topic, *_FROM_ROWS)
                 .select_from(InsightTopic)
                 .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
                 .where(one_of(InsightTopic.topic, "topic", topics))
                 .where(OF_TOPIC.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
-                .group_by(InsightTopic.topic, InsightRow.sentiment)
+                .group_by(InsightTopic.topic)
                 for slot in range(slots)
             )
         )
@@ -348,19 +336,20 @@ def _topic_edges_statement(slots: int, topics: int) -> Hot:
 
 
 def _runs(bounds: Sequence[datetime]) -> Iterator[_Run]:
+    hours = [divmod(bound - EPOCH, _HOUR) for bound in bounds]
     run: _Run | None = None
-    for index, (start, end) in enumerate(pairwise(bounds)):
-        first, after = -((EPOCH - start) // _HOUR), (end - EPOCH) // _HOUR
+    for index, ((start, past), (after, _)) in enumerate(pairwise(hours)):
+        first = start + 1 if past else start
         if after <= first:
             continue
-        if run is not None and _continues(run, index, first=first, inside=after - first):
-            run = _Run(
-                run.index, run.buckets + 1, run.first, first - run.first if run.buckets == 1 else run.stride, run.inside
-            )
+        inside = after - first
+        if run is not None and _continues(run, index, first=first, inside=inside):
+            run.stride = first - run.first if run.buckets == 1 else run.stride
+            run.buckets += 1
             continue
         if run is not None:
             yield run
-        run = _Run(index, 1, first, after - first, after - first)
+        run = _Run(index, 1, first, inside, inside)
     if run is not None:
         yield run
 

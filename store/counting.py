@@ -16,10 +16,13 @@ from schemas import MOST_TOPICS, Sentiment
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _TABLE = InsightCount.__tablename__
-_KEY = ("span", "topic", "sentiment", "confidence", "period")
-_SUMS = ("count", "score_sum", "confidence_sum")
+_KEY = ("span", "topic", "confidence", "period")
+_SIDES = tuple(map(str, Sentiment))
+_SUMS = (*_SIDES, "score_sum", "confidence_sum")
+_COLUMNS = (*_KEY, *_SUMS)
+_NOTHING = (0,) * len(_SUMS)
 
-Key = tuple[str, str, str, int, int]
+Key = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def count_in(session: WriteSession, insights: Iterable[Countable]) -> None:
     if sums := _add_up(insights):
         more = ", ".join(f"{name} = {_TABLE}.{name} + excluded.{name}" for name in _SUMS)
         statement = (
-            f"INSERT INTO {_TABLE} ({', '.join(_KEY + _SUMS)}) VALUES ({', '.join([_mark(session)] * 8)})"  # noqa: S608 - our own names alone
+            f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join([_mark(session)] * len(_COLUMNS))})"  # noqa: S608 - our own names alone
             f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {more}"
         )
         session.exec_driver_sql(statement, [(*key, *row) for key, row in sums])
@@ -61,16 +64,16 @@ def change_counts(session: WriteSession, *, out: Iterable[Countable] = (), into:
     sums: dict[Key, list[int]] = {}
     for sign, insights in ((-1, out), (1, into)):
         for key, row in _add_up(insights):
-            sums[key] = [old + sign * more for old, more in zip(sums.get(key, [0, 0, 0]), row, strict=True)]
+            sums[key] = [old + sign * more for old, more in zip(sums.get(key, _NOTHING), row, strict=True)]
     changed = sorted((key, row) for key, row in sums.items() if any(row))
     if not changed:
         return
     mark = _mark(session)
     # a counter may not come in below zero, so it is made first, as nothing
     session.exec_driver_sql(
-        f"INSERT INTO {_TABLE} ({', '.join(_KEY + _SUMS)}) VALUES ({', '.join([mark] * 5)}, 0, 0, 0)"  # noqa: S608 - our own names alone
-        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET count = {_TABLE}.count",
-        [key for key, _ in changed],
+        f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join([mark] * len(_COLUMNS))})"  # noqa: S608 - our own names alone
+        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET score_sum = {_TABLE}.score_sum",
+        [(*key, *_NOTHING) for key, _ in changed],
     )
     more = ", ".join(f"{name} = {name} + {mark}" for name in _SUMS)
     session.exec_driver_sql(
@@ -92,29 +95,28 @@ def _add_up(insights: Iterable[Countable]) -> list[tuple[Key, list[int]]]:
     """Every counter that these insights touch, and what to add; in one order: replicas lock nothing crosswise."""
     sums: dict[Key, list[int]] = {}
     for insight in insights:
+        side = _SIDES.index(insight.sentiment)
         for key in _keys(insight):
             if (row := sums.get(key)) is None:
-                sums[key] = [1, insight.score, insight.confidence]
-            else:
-                row[0] += 1
-                row[1] += insight.score
-                row[2] += insight.confidence
+                row = sums[key] = list(_NOTHING)
+            row[side] += 1
+            row[-2] += insight.score
+            row[-1] += insight.confidence
     return sorted(sums.items())
 
 
 def _keys(insight: Countable) -> Iterator[Key]:
-    sentiment, hour = str(insight.sentiment), hour_of(insight.timestamp)
-    day = day_of(insight.timestamp)
+    hour, day = hour_of(insight.timestamp), day_of(insight.timestamp)
     topics = [ALL_TOPICS, *insight.topics]
     for topic in topics:
-        yield "hour", topic, sentiment, ANY_CONFIDENCE, hour
+        yield "hour", topic, ANY_CONFIDENCE, hour
     topics += [
         "+".join(together) for size in range(2, MOST_TOPICS + 1) for together in combinations(insight.topics, size)
     ]
     for topic in topics:
-        yield "day", topic, sentiment, ANY_CONFIDENCE, day
-        yield "day", topic, sentiment, tenth_key(insight.confidence), day
-        yield "day", topic, sentiment, insight.confidence, day
+        yield "day", topic, ANY_CONFIDENCE, day
+        yield "day", topic, tenth_key(insight.confidence), day
+        yield "day", topic, insight.confidence, day
 
 
 def _mark(session: WriteSession) -> str:

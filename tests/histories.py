@@ -206,7 +206,10 @@ def countables(session: WriteSession, ids: Iterable[str] | None = None) -> list[
     ]
 
 
-def counters(session: WriteSession) -> dict[tuple[str, str, str, int, int], tuple[int, int, int]]:
-    """Every counter that is not zero."""
+Counters = dict[tuple[str, str, int, int], tuple[int, int, int, int, int]]
+
+
+def counters(session: WriteSession) -> Counters:
+    """Every counter that is not zero: by span, topic, confidence and period, what its insights add up to."""
     rows = session.execute(select(InsightCount.__table__)).all()
-    return {(row[0], row[1], row[2], row[3], row[4]): (row[5], row[6], row[7]) for row in rows if any(row[5:])}
+    return {(row[0], row[1], row[2], row[3]): (row[4], row[5], row[6], row[7], row[8]) for row in rows if any(row[4:])}

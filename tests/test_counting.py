@@ -1,7 +1,7 @@
 """Counts from the counters, against counting one by one over made-up histories."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from tests.histories import (
     SCORES,
     TICK,
     TOPICS,
+    Counters,
     Event,
     Place,
     counters,
@@ -92,26 +93,24 @@ def check_pages(session: WriteSession, wanted: Wanted, left: Sequence[Event], *,
     assert Counter(found) == Counter(expected), wanted
 
 
-def recount(events: Sequence[Event]) -> dict[tuple[str, str, str, int, int], tuple[int, int, int]]:
+def recount(events: Sequence[Event]) -> Counters:
     """The counters as `models.InsightCount` describes them, made one insight and one key at a time."""
-    sums: Counter[tuple[str, str, str, int, int]] = Counter()
-    scores: Counter[tuple[str, str, str, int, int]] = Counter()
-    confidences: Counter[tuple[str, str, str, int, int]] = Counter()
+    sums: dict[tuple[str, str, int, int], list[tuple[int, ...]]] = defaultdict(list)
     for event in events:
         score, confidence = round(round(event.score, 4) * 10_000), round(event.kept_confidence * 100)
         seconds = (event.timestamp.replace(microsecond=0) - EPOCH).total_seconds()
         topics = ["*", *event.topics]
         together = [set_ for size in (2, 3) for set_ in combinations(sorted(event.topics), size)]
         sets = ["+".join(set_) for set_ in together]
-        keys = [("hour", topic, event.sentiment.value, -1, int(seconds // 3_600)) for topic in topics]
+        keys = [("hour", topic, -1, int(seconds // 3_600)) for topic in topics]
         for topic in topics + sets:
             day, each = int(seconds // 86_400), (-1, -2 - confidence // 10, confidence)
-            keys += [("day", topic, event.sentiment.value, one, day) for one in each]
-        sums.update(keys)
+            keys += [("day", topic, one, day) for one in each]
+        sides = [int(event.sentiment is side) for side in (Sentiment.POSITIVE, Sentiment.NEUTRAL, Sentiment.NEGATIVE)]
         for key in keys:
-            scores[key] += score
-            confidences[key] += confidence
-    return {key: (count, scores[key], confidences[key]) for key, count in sums.items()}
+            sums[key].append((*sides, score, confidence))
+    added = {key: [sum(column) for column in zip(*rows, strict=True)] for key, rows in sums.items()}
+    return {key: (row[0], row[1], row[2], row[3], row[4]) for key, row in added.items()}
 
 
 @pytest.mark.slow
@@ -173,7 +172,7 @@ async def test_insights_of_one_hour_share_their_counters(database: Database) -> 
     found = await database.write(counters)
 
     assert len(found) == 3 + 3 * 4  # by hour all and two topics; by day the set too, each with confidence and tenth
-    assert set(found.values()) == {(50, -250_000, 4_500)}
+    assert set(found.values()) == {(0, 0, 50, -250_000, 4_500)}
 
 
 async def test_counting_nothing_changes_nothing(database: Database) -> None:

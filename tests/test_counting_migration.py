@@ -138,6 +138,19 @@ def test_a_step_back_keeps_insights_and_topics(session: WriteSession) -> None:
     assert counters(session) == before
 
 
+def test_counters_of_each_sentiment_apart_come_back_as_they_were(session: WriteSession) -> None:
+    before = counters(session)
+
+    go_back(session, "20261127_rescued")
+    apart = rows(
+        session, "SELECT sum(count) FROM insight_counts WHERE confidence = -1 AND topic = '*' AND span = 'day'"
+    )
+    migrate(session, "head")
+
+    assert apart == [(len(FOUND),)]
+    assert counters(session) == before
+
+
 def test_without_insights_there_is_nothing_to_count(connection: Connection) -> None:
     migrate(connection, BEFORE)
 

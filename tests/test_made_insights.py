@@ -93,7 +93,7 @@ def test_a_counter_that_is_wrong_is_found(tmp_path: Path, made: Path) -> None:
     spoilt = tmp_path / "spoilt.db"
     spoilt.write_bytes(made.read_bytes())
     with closing(sqlite3.connect(spoilt)) as connection, connection:
-        connection.execute("UPDATE insight_counts SET count = count + 1 WHERE topic = 'praise' AND span = 'hour'")
+        connection.execute("UPDATE insight_counts SET neutral = neutral + 1 WHERE topic = 'praise' AND span = 'hour'")
 
     with pytest.raises(ValueError, match="the counters of day"):
         check_database(spoilt)

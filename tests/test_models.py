@@ -178,10 +178,11 @@ CALL: dict[str, Any] = {
 COUNTER: dict[str, Any] = {
     "span": "hour",
     "topic": "*",
-    "sentiment": "neutral",
     "confidence": -1,
     "period": 7,
-    "count": 1,
+    "positive": 0,
+    "neutral": 1,
+    "negative": 0,
     "score_sum": 0,
     "confidence_sum": 90,
 }
@@ -222,7 +223,7 @@ async def test_a_call_cannot_reserve_less_than_nothing(database: Database) -> No
 @pytest.mark.parametrize(
     ("wrong", "check"),
     [
-        pytest.param({"count": -1}, "ck_insight_counts_count_not_negative", id="fewer than none"),
+        pytest.param({"neutral": -1}, "ck_insight_counts_counts_not_negative", id="fewer than none"),
         pytest.param({"span": "week"}, "ck_insight_counts_span_known", id="by week"),
     ],
 )

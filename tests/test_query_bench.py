@@ -297,7 +297,9 @@ async def test_a_finish_leaves_out_just_what_it_should(tmp_path: Path, made: Pat
 
     with closing(sqlite3.connect(path)) as connection:
         [(insights,)] = connection.execute("SELECT count(*) FROM insights")
-        [(total,)] = connection.execute("SELECT sum(count) FROM insight_counts WHERE span = 'hour' AND topic = '*'")
+        [(total,)] = connection.execute(
+            "SELECT sum(positive + neutral + negative) FROM insight_counts WHERE span = 'hour' AND topic = '*'"
+        )
         [(indexes,)] = connection.execute(
             "SELECT count(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = 'insights'"
         )

@@ -64,13 +64,13 @@ SEED = (
     SELECT 'topic ' || (n % 500), {at}, n,
       CASE n % 30 WHEN 0 THEN 'negative' ELSE 'neutral' END, 0.9 FROM numbers""",
     # as if they went back for years, under four topics and as many sets of topics
-    """INSERT INTO insight_counts (span, topic, sentiment, confidence, period, count, score_sum, confidence_sum)
+    """INSERT INTO insight_counts
+      (span, topic, confidence, period, positive, neutral, negative, score_sum, confidence_sum)
     SELECT CASE n % 2 WHEN 0 THEN 'hour' ELSE 'day' END,
       CASE n % 9 WHEN 0 THEN '*' WHEN 1 THEN 'topic 7' WHEN 2 THEN 'topic 8' WHEN 3 THEN 'topic 9' WHEN 4 THEN 'other'
         ELSE 'topic ' || (n % 9) || '+topic 9' END,
-      CASE n % 5 WHEN 0 THEN 'negative' WHEN 1 THEN 'neutral' ELSE 'positive' END,
       CASE n % 7 WHEN 0 THEN 90 ELSE -1 END, {first_hour} / CASE n % 2 WHEN 0 THEN 1 ELSE 24 END - 10000 + n,
-      2, 100, 180
+      n % 2, n % 3, 2, 100, 180
     FROM numbers""",
     """INSERT INTO idempotency_keys (key_hash, body_hash, outcomes, created_at)
     SELECT 'key ' || n, 'hash', '[]', {at} FROM numbers""",

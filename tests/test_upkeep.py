@@ -90,7 +90,9 @@ def rows_left(session: WriteSession) -> dict[str, int]:
         table.name: session.scalar(select(func.count()).select_from(table)) or 0
         for table in Base.metadata.sorted_tables
     }
-    counted["insight_counts"] = session.scalar(select(func.count()).where(InsightCount.count != 0)) or 0
+    counted["insight_counts"] = (
+        session.scalar(select(func.count()).where(InsightCount.neutral + InsightCount.negative != 0)) or 0
+    )
     return {name: count for name, count in counted.items() if count}
 
 

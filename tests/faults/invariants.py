@@ -41,7 +41,7 @@ _BROKEN = {
         " WHERE NOT (sentiment_score BETWEEN -1 AND 1 AND confidence BETWEEN 0 AND 1)"
     ),
     "counters that are not the number of insights": (
-        "SELECT counted FROM (SELECT coalesce(sum(count), 0) AS counted FROM insight_counts"
+        "SELECT counted FROM (SELECT coalesce(sum(positive + neutral + negative), 0) AS counted FROM insight_counts"
         " WHERE span = 'hour' AND topic = '*' AND confidence = -1) AS counters"
         " WHERE counted <> (SELECT count(*) FROM insights)"
     ),
