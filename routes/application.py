@@ -1,6 +1,6 @@
 """The HTTP application: its routes, and what its errors look like."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -18,16 +18,17 @@ from routes.conversations import conversations
 from routes.corrections import corrections
 from routes.erasing import erasing
 from routes.events import events
-from routes.insights import insights
+from routes.insights import ANSWERED, insights
 from routes.openapi import install_document
 from routes.operations import operations
 from routes.permissions import check_declared, check_scope, check_scope_of
 from routes.reanalyses import reanalyses
 from routes.shared import VERSION, State
-from routes.taking_in import taking_in
+from routes.taking_in import TAKEN_IN, taking_in
 
 ROUTERS = (taking_in, conversations, erasing, insights, corrections, reanalyses, events, operations)
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 
@@ -44,7 +45,8 @@ def make_application(lifespan: Lifespan) -> FastAPI:
     check_declared(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(check_scope)])
-    _shorten(app, taking_in)
+    _shorten(app, taking_in, TAKEN_IN)
+    _shorten(app, insights, ANSWERED)
     install_document(app)
     _add_error_handlers(app)
     return app
@@ -55,18 +57,23 @@ def _name_of(route: APIRoute) -> str:
     return route.name
 
 
-def _shorten(app: FastAPI, router: APIRouter) -> None:
-    """Put the same endpoints in front as plain routes: FastAPI's wrapping costs more than all they do themselves.
+def _shorten(app: FastAPI, router: APIRouter, endpoints: Mapping[str, Endpoint]) -> None:
+    """Put these operations in front as plain routes: FastAPI's wrapping costs as much as all they do themselves.
 
     The routes behind them stay for the OpenAPI document.
     """
     for route in router.routes:
         assert isinstance(route, APIRoute)
-        app.router.routes.insert(0, _DirectRoute(route.path, route.endpoint, methods=["POST"]))
+        if route.name in endpoints:
+            app.router.routes.insert(0, _DirectRoute(route, endpoints[route.name]))
 
 
 class _DirectRoute(Route):
     """Takes only what is all its own, and names itself in the scope, as FastAPI's routes do: the log reads it."""
+
+    def __init__(self, route: APIRoute, endpoint: Endpoint) -> None:
+        super().__init__(route.path, endpoint, name=route.name)
+        self.methods = route.methods  # without the HEAD that a plain route would take with GET
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)

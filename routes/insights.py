@@ -12,7 +12,7 @@ import queries
 from answers import FacetValue, TopicCounts, Trends
 from parameters import Format, InsightQuery, TopicsQuery, TrendsQuery
 from routes.exporting import MEDIA_TYPES, InsightsFile
-from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of
+from routes.shared import JSONAnswer, StateDep, current_topic, current_topics, errors_of, get_state, query_of
 
 insights = APIRouter(prefix="/api/v1", responses=errors_of(400, 401, 403, 429, 503), tags=["insights"])
 _LINK = {"Link": {"description": "The next page.", "schema": {"type": "string"}}}
@@ -59,6 +59,17 @@ async def count_topics(query: Annotated[TopicsQuery, Query()], state: StateDep) 
     """The topics of the file in its order, then those that only insights have (`listed` is false)."""
     counts = partial(queries.count_topics, query=query, topics=state["topics"])
     return JSONAnswer(await state["database"].read(counts))
+
+
+async def _answer_find(request: Request) -> Response:
+    return await find_insights(request, query_of(request, InsightQuery), get_state(request))
+
+
+async def _answer_trends(request: Request) -> Response:
+    return await read_trends(query_of(request, TrendsQuery), get_state(request))
+
+
+ANSWERED = {"find_insights": _answer_find, "read_trends": _answer_trends}  # past FastAPI
 
 
 def _accepted(request: Request) -> Format:

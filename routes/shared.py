@@ -1,7 +1,8 @@
 """What every handler shares: what `main` built, how answers are serialised, which errors a route can give."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypedDict, TypeVar, cast
+from functools import cache
+from typing import Annotated, Any, TypedDict, TypeVar, cast, get_origin
 
 import orjson
 from fastapi import Depends, Path, Request, Response
@@ -111,12 +112,29 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema}}}}
 
 
-def validate(model: type[M], value: object) -> M:
+def validate(model: type[M], value: object, *, place: str = "field") -> M:
     """Raises: InvalidSchema."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise invalid_schema(error.errors(include_input=False, include_url=False)) from None
+        raise invalid_schema(error.errors(include_input=False, include_url=False), place=place) from None
+
+
+def query_of(request: Request, model: type[M]) -> M:
+    """The query string, read as FastAPI reads it: of what is no list the last value counts. Raises: InvalidSchema."""
+    lists = _lists_of(model)
+    given: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in lists:
+            given.setdefault(name, []).append(value)
+        else:
+            given[name] = value
+    return validate(model, given, place="parameter")
+
+
+@cache
+def _lists_of(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if get_origin(field.annotation) is list)
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:

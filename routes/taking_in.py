@@ -120,6 +120,9 @@ async def post_bulk(request: Request) -> Response:
     return JSONAnswer(answer, status_code=202)
 
 
+TAKEN_IN = {"post_conversation": post_conversation, "post_bulk": post_bulk}  # past FastAPI
+
+
 async def _read(request: Request, limit_bytes: int, *media_types: str) -> Sent:
     headers = request.headers
     media_type = check_media_type(headers.get("content-type"), *media_types)
