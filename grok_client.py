@@ -116,6 +116,7 @@ class _Payment:
     def __init__(self, account: Account, call: PlannedCall, slot: CallSlot, *, cost: Cost = "unknown") -> None:
         self.slot = slot
         self.cost: Cost = cost
+        self.sent_at: float | None = None  # as the limits' clock has it
         self._account = account
         self._call = call
         self._number: int | None = None
@@ -126,6 +127,7 @@ class _Payment:
 
     async def enter(self, calls_in_window: int) -> None:
         """Raises: what `Account.reserve` does."""
+        assert self._number is None, "a call is entered once"
         self._call = replace(self._call, calls_in_window=calls_in_window)
         self._number = await self._account.reserve(self._call)
 
@@ -254,7 +256,12 @@ class GrokClient:
         admission.answered()  # if perhaps not as we wished
         self._compare_model(completion.model)
         log.debug("grok_call", call_id=call_id, pack=len(texts), latency_ms=latency_ms)
-        return PackAnswer(self._read_results(completion, list(items)), completion.model, call_id, latency_ms)
+        try:
+            results = self._read_results(completion, list(items))
+        except GrokError as error:
+            self._metrics.count_call_error(error.code)
+            raise
+        return PackAnswer(results, completion.model, call_id, latency_ms)
 
     async def _pay_and_send(self, request: WireRequest, admission: Admission) -> Completion:
         content = request.encode()
@@ -264,8 +271,7 @@ class GrokClient:
         call = PlannedCall(request.model, len(content), most_output, request.results)
         payment = _Payment(self._account, call, admission.slot)
         try:
-            with self._metrics.time_call():
-                status, headers, body = await self._send("POST", "chat/completions", payment, content=content)
+            status, headers, body = await self._send("POST", "chat/completions", payment, content=content)
             if status != 200 or is_error(body):
                 payment.cost = "free"
                 status = 503 if status == 200 else status
@@ -277,21 +283,18 @@ class GrokClient:
             self._learn(admission, error)  # before anything is awaited: a told wait holds from when it was read
             raise
         finally:
+            if payment.sent_at is not None:
+                self._metrics.record_call(seconds=self._limits.monotonic() - payment.sent_at)
             await payment.settle()
 
     async def _send(
         self, method: str, path: str, payment: "_Payment", *, content: bytes | None = None
     ) -> tuple[int, Mapping[str, str], str]:
         """Entered into the account once the connection stands: replicas take it for sent at that moment."""
-        loop = asyncio.get_running_loop()
 
         async def watch(event: str, _info: Mapping[str, Any]) -> None:
             if event == SENDING:
-                left_s = (deadline.when() or 0.0) - loop.time()
-                deadline.reschedule(None)  # the account has time limits of its own
-                await payment.enter(self.lane.window.count)
-                deadline.reschedule(loop.time() + left_s)
-                self.lane.check_open()
+                await self._enter(payment, deadline)
             elif event == SENT:
                 payment.slot.mark_sent()
 
@@ -311,6 +314,20 @@ class GrokClient:
             self.on_the_wire -= 1
         assert payment.is_entered, "a transport that does not tell when it sends passes by the account"
         return response.status_code, response.headers, self._hide_key(body)
+
+    async def _enter(self, payment: "_Payment", deadline: asyncio.Timeout) -> None:
+        """The account has time limits of its own, and who waits for it is not on the wire."""
+        loop = asyncio.get_running_loop()
+        left_s = (deadline.when() or 0.0) - loop.time()
+        deadline.reschedule(None)
+        self.on_the_wire -= 1
+        try:
+            await payment.enter(self.lane.window.count)
+        finally:
+            self.on_the_wire += 1
+        deadline.reschedule(loop.time() + left_s)
+        self.lane.check_open()
+        payment.sent_at = self._limits.monotonic()
 
     def _hide_key(self, body: str) -> str:
         """A real key is long; a short one, such as "test", would take words out of the answer."""

@@ -5,6 +5,7 @@ enter: window (calls/s) -> told wait over? -> breaker -> Admission -> (account) 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from circuit_breaker import CircuitBreaker, State
 from errors import GrokBudgetReached, GrokLaneShut, GrokOutage, GrokThrottled
@@ -84,28 +85,38 @@ class Lane:
 
 
 class Admission:
-    """One call on the lane, from its place in the window to what it taught the breaker."""
+    """One call on the lane, from its place in the window to what it taught the breaker; what comes first counts."""
 
     def __init__(self, lane: Lane, breaker: CircuitBreaker, slot: CallSlot) -> None:
         self.slot = slot
         self._lane = lane
         self._breaker = breaker
         self._era = breaker.era
+        self._told = False
 
     def answered(self) -> None:
         """It answered, if perhaps not as we wished."""
-        self._breaker.record_success(era=self._era)
+        self._tell(self._breaker.record_success)
 
     def succeeded(self) -> None:
         """The answer could be used; `answered` came before."""
         self._lane.outage, self._lane.proven = None, True
 
     def failed(self) -> None:
-        self._breaker.record_failure(era=self._era)
+        self._tell(self._breaker.record_failure)
 
     def forgotten(self) -> None:
         """It taught nothing; a probe left under way would keep the lane shut for ever."""
-        self._breaker.forget_probe(era=self._era)
+        self._tell(self._breaker.forget_probe)
+
+    def _tell(self, news: "_News") -> None:
+        if not self._told:
+            self._told = True
+            news(era=self._era)
+
+
+class _News(Protocol):
+    def __call__(self, *, era: int) -> None: ...
 
 
 def _shut(wait_s: float) -> GrokLaneShut:

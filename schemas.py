@@ -129,8 +129,12 @@ UtcTime = Annotated[
 ]
 
 
+# Unicode's White_Space, as the other texts are trimmed; `str.strip` takes four control characters, too.
+_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
 def _trim(value: str) -> str:
-    if not (trimmed := value.strip()):
+    if not (trimmed := value.strip(_BLANKS)):
         raise ValueError("must not be empty")
     return trimmed
 

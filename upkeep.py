@@ -147,9 +147,12 @@ class Upkeep:
             first = False
             self.beats += 1
         started = clock()
-        self._scrub_again_at = started + _REST_UNSCRUBBED_S
-        await self._make_anew(self._database.file)
-        self._scrub_again_at = clock() + _REST_AFTER_SCRUBBING * (clock() - started)
+        least_rest_s = _REST_UNSCRUBBED_S
+        try:
+            await self._make_anew(self._database.file)
+            least_rest_s = 0.0
+        finally:
+            self._scrub_again_at = clock() + max(least_rest_s, _REST_AFTER_SCRUBBING * (clock() - started))
         await self._database.write(partial(store.clear_mark, mark=mark))
 
     async def _make_anew(self, file: Path) -> None:

@@ -87,7 +87,9 @@ class WriteAheadLog:
 
 
 def log_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}-wal")
+    """SQLite keeps it beside the file itself, not beside a link to it."""
+    real = file.resolve()
+    return real.with_name(f"{real.name}-wal")
 
 
 def check_room_to_vacuum(file: Path) -> None:
@@ -96,7 +98,7 @@ def check_room_to_vacuum(file: Path) -> None:
     Raises: StorageFull.
     """
     needed = 2 * (_bytes_of(file) + _bytes_of(log_of(file)))
-    if shutil.disk_usage(file.parent).free < needed:
+    if shutil.disk_usage(file.resolve().parent).free < needed:
         raise StorageFull(f"Writing the file anew needs {needed / 1e6:.0f} MB of free space.", retry_after_s=30)
 
 

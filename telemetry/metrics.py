@@ -1,7 +1,6 @@
 """What is counted as it happens, and the text that Prometheus reads."""
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 
 from prometheus_client import (
@@ -76,11 +75,10 @@ class Metrics:
         if seconds is not None:
             self._request_latency.labels(route).observe(seconds)
 
-    @contextmanager
-    def time_call(self) -> Generator[None, None, None]:
+    def record_call(self, *, seconds: float) -> None:
+        """A call that was sent, however it ended."""
         self._calls.inc()
-        with self._call_latency.time():
-            yield
+        self._call_latency.observe(seconds)
 
     def count_call_error(self, code: str) -> None:
         self._call_errors.labels(code).inc()

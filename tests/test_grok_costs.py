@@ -270,6 +270,50 @@ async def test_every_try_is_counted_and_every_failure_by_its_class(make_client: 
     assert 'insights_grok_call_errors_total{error="grok_unavailable"} 2.0' in lines
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("prose", "reply_invalid"),
+        ("truncated_json", "reply_invalid"),
+        ("finish_length", "too_large"),
+        ("refusal", "content_filtered"),
+    ],
+)
+async def test_an_answer_that_cannot_be_used_is_a_failed_call_too(
+    make_client: ClientMaker, fault: str, code: str
+) -> None:
+    await fail(make_client(ScriptedXai(fault)))
+
+    lines = make_client.metrics.render().decode().splitlines()
+    assert "insights_grok_calls_total 1.0" in lines
+    assert f'insights_grok_call_errors_total{{error="{code}"}} 1.0' in lines
+
+
+async def test_a_call_that_the_account_refuses_was_none(clock: HandClock) -> None:
+    metrics = Metrics()
+    async with open_http(ScriptedXai()) as http:
+        await fail(make_grok_client(http, clock, account=Penniless(), metrics=metrics))
+
+    lines = metrics.render().decode().splitlines()
+    assert "insights_grok_calls_total 0.0" in lines
+    assert "insights_grok_call_latency_seconds_count 0.0" in lines
+
+
+async def test_who_waits_for_the_account_is_not_on_the_wire(clock: HandClock) -> None:
+    account = SlowAccount("reserve")
+    async with open_http(ScriptedXai(latency_s=0.1)) as http:
+        client = make_grok_client(http, clock, account=account)
+        call = asyncio.create_task(client.analyze(["one"]))
+        await asyncio.sleep(0.01)
+        waiting = client.on_the_wire
+        account.go.set()
+        await asyncio.sleep(0.01)
+        sent = client.on_the_wire
+        await call
+
+    assert (waiting, sent, client.on_the_wire) == (0, 1, 0)
+
+
 def test_the_fingerprint_names_model_and_prompt(make_client: ClientMaker) -> None:
     prints = {
         make_client(ScriptedXai()).fingerprint,

@@ -142,7 +142,7 @@ def test_only_probes_metrics_and_the_documents_are_public(client: httpx2.Client)
 
     public = {ROUTES[name].path for name, scope in SCOPES.items() if scope is None}
     assert public == {"/health", "/ready", "/metrics"}
-    assert {path for path in beside if not path.startswith("/api/v1/conversations")} == {
+    assert {path for path in beside if not path.startswith("/api/v1/")} == {
         "/openapi.json",
         "/docs",
         "/docs/oauth2-redirect",

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from circuit_breaker import State
-from errors import GrokError, GrokLaneShut, GrokOutage, GrokThrottled, GrokUnavailable
+from errors import GrokError, GrokLaneShut, GrokThrottled, GrokUnavailable
 from grok_client import GrokClient, PackAnswer
 from main import Parts, build_client, build_http
 from tests.clients import ClientMaker
@@ -265,6 +265,21 @@ async def test_a_probe_that_ends_oddly_does_not_keep_the_lane_shut(
 
 
 @pytest.mark.unit
+async def test_what_a_probe_taught_counts_once_however_late_it_ends(make_client: ClientMaker, clock: HandClock) -> None:
+    xai = ScriptedXai()
+    client = make_client(xai)
+    await open_breaker(client, xai)
+    clock.turn(10.01)
+    first = await client.lane.enter()
+    first.forgotten()
+    await client.lane.enter()  # the next probe
+
+    first.forgotten()  # it has been settled only now
+
+    assert isinstance(await fail(client), GrokLaneShut)
+
+
+@pytest.mark.unit
 async def test_a_cancelled_probe_lets_another_go(make_client: ClientMaker, clock: HandClock) -> None:
     xai = ScriptedXai()
     client = make_client(xai)
@@ -386,15 +401,17 @@ _ON_THE_WAY_S = 0.1  # a call that passed the last check when nobody had read th
 
 
 def note_waits(client: GrokClient, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the client has read each told wait, by the fake's clock."""
+    """When each 429 had been read, by the fake's clock."""
     read_at: list[float] = []
-    rest = client.lane.rest
+    send = vars(GrokClient)["_send"]
 
-    def note(error: GrokOutage, seconds: float) -> None:
-        read_at.append(time.monotonic())
-        rest(error, seconds)
+    async def note(*arguments: Any, **more: Any) -> Any:
+        status, headers, body = await send(client, *arguments, **more)
+        if status == 429:
+            read_at.append(time.monotonic())
+        return status, headers, body
 
-    monkeypatch.setattr(client.lane, "rest", note)
+    monkeypatch.setattr(client, "_send", note)
     return read_at
 
 

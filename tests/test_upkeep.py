@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,30 @@ async def test_without_room_to_write_the_file_anew_it_is_left_and_tried_again(
     await database.close()
 
     assert (left > 0, cleaned) == (True, 0)
+
+
+async def test_after_a_failure_it_rests_as_long_as_after_a_success(
+    database: Database, monkeypatch: pytest.MonkeyPatch, clock: HandClock
+) -> None:
+    if database.file is None:
+        return
+    upkeep = make_upkeep(database, clock)
+    await upkeep.erase(await stored(database, clock, "late parcel"))
+    moment, tries = 0.0, list[float]()
+
+    async def fail_late() -> None:
+        nonlocal moment
+        tries.append(moment)
+        moment += 12
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(database, "vacuum", fail_late)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: moment)
+    for moment in (1000.0, 1013.0, 1250.0, 1263.0):
+        with suppress(StorageFull):
+            await upkeep.scrub()
+
+    assert tries == [1000.0, 1263.0]
 
 
 # Reading again
