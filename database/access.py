@@ -1,7 +1,7 @@
 """The one way to the tables: units of work are plain functions of a session, handed to the writer or to a reader.
 
 write(unit) --> the writer's thread, which commits what has gathered at once
-read(unit)  --> reader thread: BEGIN, unit, COMMIT on a connection that cannot write
+read(unit)  --> reader thread: BEGIN, unit, ROLLBACK on a connection that cannot write, behind a gate of the writer's
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from database.engine import PATIENCE_S, file_of, make_engine, parse_database_url
 from database.failures import translated
+from database.gate import Gate
 from database.migrating import migrate, newest_version, version_of
 from database.presence import BEING_REPLACED, Presence
 from database.sessions import ReadSession, WriteSession
@@ -49,7 +50,10 @@ class Database:
         self._write_engine = make_engine(url, pool_size=1, may_write=True)
         self._read_engine = make_engine(url, pool_size=readers, may_write=False)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="reader")
-        self._writer = Writer(self._write_engine, file=self.file, patience_s=patience_s, on_commit=on_commit)
+        self._reads = Gate()
+        self._writer = Writer(
+            self._write_engine, file=self.file, reads=self._reads, patience_s=patience_s, on_commit=on_commit
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -139,7 +143,7 @@ class Database:
 
     def _read(self, unit: Callable[[ReadSession], T]) -> T:
         begin = "BEGIN" if self.dialect == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        with translated(), self._read_engine.connect() as connection:
+        with self._reads, translated(), self._read_engine.connect() as connection:
             connection.exec_driver_sql(begin)
             try:
                 return unit(ReadSession(connection))

@@ -2,16 +2,18 @@
 
     hand_over(unit) --> queue --> BEGIN IMMEDIATE, [SAVEPOINT, unit, RELEASE]*, COMMIT --> every caller answered
 
-While another process has SQLite's lock, a group goes on gathering, and each unit is let go when its own patience ends.
+While another process has SQLite's lock, or our own reads keep a large log from being emptied, a group goes on
+gathering, and each unit is let go when its own patience ends.
 """
 
 import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from database.engine import begin_immediate
 from database.failures import translate, translated
+from database.gate import Gate
 from database.sessions import ReadSession, WriteSession
 from database.wal import CHECK_EVERY_S, WriteAheadLog, check_room_to_vacuum
-from errors import DatabaseBusy, Overloaded, StorageFull
+from errors import DatabaseBusy, InsightsError, Overloaded, StorageFull
 from survival import pass_by
 from telemetry import get_logger
 
@@ -50,14 +53,17 @@ class _Job:
 class Writer:
     """`start` it on the loop that waits for its answers; `end` commits what was handed over."""
 
-    def __init__(self, engine: Engine, *, file: Path | None, patience_s: float, on_commit: OnCommit) -> None:
+    def __init__(
+        self, engine: Engine, *, file: Path | None, reads: Gate, patience_s: float, on_commit: OnCommit
+    ) -> None:
         self._engine = engine
         self._replicas_lock = engine.dialect.name == "postgresql"  # rows crosswise; SQLite has one lock for all
         self._file = file
-        self._wal = None if file is None else WriteAheadLog(engine, file)
+        self._wal = None if file is None else WriteAheadLog(engine, file, reads)
         self._patience_s = patience_s
         self._on_commit = on_commit
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._is_ending = False
         # a daemon: an exit without end() is a crash, and nothing hangs
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,12 +80,14 @@ class Writer:
 
     def vacuum(self) -> asyncio.Future[Any]:
         assert self._loop is not None, "it was not started"
-        job = _Job(_nothing, self._loop.create_future(), alone=True, let_go_at=0, is_vacuum=True)
+        let_go_at = time.monotonic() + self._patience_s
+        job = _Job(_nothing, self._loop.create_future(), alone=True, let_go_at=let_go_at, is_vacuum=True)
         self._jobs.put(job)
         return job.answered
 
     def end(self, *, timeout_s: float) -> bool:
         """Whether all that was handed over has been committed, or told why not, in time."""
+        self._is_ending = True
         self._jobs.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -88,16 +96,20 @@ class Writer:
     def _run(self) -> None:
         while (group := self._gather()) is not None:
             if group:
+                self._make_room(group)
                 self._commit(group)
             self._tend_to_log(idle=not group)
         self._tend_to_log(idle=True)
 
+    def _make_room(self, group: list[_Job]) -> None:
+        with _going_on():
+            if self._wal is not None:
+                self._wal.make_room(partial(self._still_wait_for_reads, group))
+
     def _tend_to_log(self, *, idle: bool) -> None:
-        try:
+        with _going_on():
             if self._wal is not None:
                 self._wal.tend(idle=idle)
-        except Exception:
-            log.exception("checkpoint_failed")  # and the writer goes on
 
     def _gather(self) -> list[_Job] | None:
         """What has been handed over since; empty when the log is to be looked after, None when the writer is to end."""
@@ -158,7 +170,7 @@ class Writer:
     def _run_group(self, connection: Connection, jobs: list[_Job]) -> None:
         if self._replicas_lock:
             connection.exec_driver_sql("BEGIN")
-        elif not begin_immediate(connection, lambda error: self._still_wait(jobs, error)):
+        elif not begin_immediate(connection, lambda error: self._still_wait(jobs, partial(translate, error))):
             return
         session = WriteSession(ReadSession(connection))
         try:
@@ -172,12 +184,17 @@ class Writer:
                 connection.exec_driver_sql("ROLLBACK")
             raise
 
-    def _still_wait(self, jobs: list[_Job], error: DBAPIError) -> bool:
+    def _still_wait_for_reads(self, jobs: list[_Job]) -> bool:
+        """Also when nobody is left: the next ones would have to begin anew. But not at the end, which has no time."""
+        self._still_wait(jobs, _held_up_by_reads)
+        return not self._is_ending
+
+    def _still_wait(self, jobs: list[_Job], why: Callable[[], InsightsError | None]) -> bool:
         """Let go who has waited long enough, and take in who has come; False when nobody is left."""
         now = time.monotonic()
         let_go = [job for job in jobs if now >= job.let_go_at]
         for job in let_go:
-            job.error = translate(error)
+            job.error = why()
             jobs.remove(job)
         self._answer(let_go)
         self._gather_more(jobs)
@@ -187,6 +204,19 @@ class Writer:
         if self._loop is not None and jobs:
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(_answer_all, tuple(jobs))
+
+
+@contextmanager
+def _going_on() -> Generator[None, None, None]:
+    """Whatever befalls the log, the writer goes on."""
+    try:
+        yield
+    except Exception:
+        log.exception("checkpoint_failed")
+
+
+def _held_up_by_reads() -> Overloaded:
+    return Overloaded("Writing waits for long reads to end; send the request again.", retry_after_s=1)
 
 
 def _nothing(_session: WriteSession) -> None:
