@@ -260,7 +260,8 @@ async def test_after_a_failure_it_rests_as_long_as_after_a_success(
 
     monkeypatch.setattr(database, "vacuum", fail_late)
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: moment)
-    for moment in (1000.0, 1013.0, 1250.0, 1263.0):
+    for second in (1000.0, 1013.0, 1250.0, 1263.0):
+        moment = second
         with suppress(StorageFull):
             await upkeep.scrub()
 

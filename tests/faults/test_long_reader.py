@@ -37,9 +37,8 @@ def test_the_log_stays_small_while_the_service_itself_reads_without_a_pause(
         stop.set()
         for reader in readers:
             reader.join()
-        wait_until(lambda: all_ended(service), within_s=time_to_read(kept))
         started = time.monotonic()
-        wait_until(lambda: wal_bytes(service) <= MOST_IDLE_WAL, within_s=30)
+        wait_until(lambda: wal_bytes(service) <= MOST_IDLE_WAL, within_s=90)  # while what was sent is being read
         figures.note_most(small_after_s=time.monotonic() - started, written_MB=written / MB)
 
         assert find_broken(service.query, acknowledged=kept) == []
@@ -64,7 +63,6 @@ def test_the_log_is_small_again_when_another_program_stops_reading(
         started = time.monotonic()
         wait_until(lambda: wal_bytes(service) <= MOST_IDLE_WAL, within_s=90)
         figures.note_most(small_after_s=time.monotonic() - started)
-        wait_until(lambda: all_ended(service), within_s=time_to_read(kept))
 
         assert grown > MOST_IDLE_WAL
         assert find_broken(service.query, acknowledged=kept) == []
@@ -79,11 +77,6 @@ def write(client: httpx2.Client, kept: list[str]) -> int:
     return 100 * len(text)
 
 
-def time_to_read(kept: list[str]) -> float:
-    """A row of 5 KB takes 5 ms of processor, however many are stored; others may need the machine, too."""
-    return 60 + 0.05 * len(kept)
-
-
 def read_until(service: Service, stop: threading.Event) -> None:
     with service.client() as client:
         while not stop.is_set():
@@ -93,7 +86,3 @@ def read_until(service: Service, stop: threading.Event) -> None:
 def wal_bytes(service: Service) -> int:
     wal = service.file.with_name(service.file.name + "-wal")
     return wal.stat().st_size if wal.exists() else 0
-
-
-def all_ended(service: Service) -> bool:
-    return service.query("SELECT count(*) FROM conversations WHERE due_at > 0") == [(0,)]
