@@ -1,7 +1,7 @@
 """Every hot query walks the index that was made for it: the statements are taken from the code as it runs."""
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -12,12 +12,14 @@ from sqlalchemy import Connection, create_engine, event
 import queries
 import store
 from database import ReadSession, WriteSession, parse_database_url
-from models import Base, InsightRow
+from models import InsightRow
 from parameters import ConversationQuery, EventQuery, InsightFilter, InsightQuery, Position
+from queries.hot import fetch
 from queries.paging import read_page
 from schemas import ConversationIn, Sentiment, Status
 from store import Claim, Idempotency, Reservation, Settlement, Submission
 from store.counting import hour_of
+from tests.test_migrations import migrate
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 MIDDLE = FIRST + timedelta(seconds=10_000)
@@ -87,7 +89,8 @@ SEED = (
 
 
 def seed(connection: Connection) -> None:
-    Base.metadata.create_all(connection)
+    """By the migrations, as a user's is made: of two indexes that cost the same, SQLite takes the newer one."""
+    migrate(connection, "head")
     shared = {"first_hour": f"{hour_of(FIRST)}"}
     if connection.dialect.name == "sqlite":
         numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS})"
@@ -145,10 +148,16 @@ def plans_of(connection: Connection, unit: Callable[[WriteSession], Any]) -> dic
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
         ran.append((statement, parameters))
 
+    def note_hot(session: ReadSession, text: str, parameters: Any) -> Sequence[tuple[Any, ...]]:
+        ran.append((text, parameters))
+        return fetch(session, text, parameters)
+
     connection.exec_driver_sql("BEGIN")
     event.listen(connection, "before_cursor_execute", note)
     try:
-        unit(WriteSession(ReadSession(connection)))
+        with pytest.MonkeyPatch.context() as seam:
+            seam.setattr("queries.hot.fetch", note_hot)
+            unit(WriteSession(ReadSession(connection)))
     finally:
         event.remove(connection, "before_cursor_execute", note)
         connection.exec_driver_sql("ROLLBACK")
