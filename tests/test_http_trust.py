@@ -48,7 +48,7 @@ async def fill(client: httpx2.AsyncClient, count: int = 24, texts: list[str] = T
 
 async def idle(client: httpx2.AsyncClient) -> None:
     async with asyncio.timeout(30):
-        while (await client.get("/health")).json()["queue_size"]:
+        while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
             pass
 
 

@@ -109,7 +109,7 @@ def instant_of(shown: str) -> int:
 
 
 async def read_all(client: httpx2.AsyncClient) -> None:
-    while (await client.get("/health")).json()["queue_size"]:
+    while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
         pass
 
 
