@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     WithJsonSchema,
     model_validator,
 )
@@ -127,14 +128,12 @@ UtcTime = Annotated[
     BeforeValidator(parse_time),
     WithJsonSchema({"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}),
 ]
-
-
-# Unicode's White_Space, as the other texts are trimmed; `str.strip` takes four control characters, too.
-_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_TRIMMED = TypeAdapter(Annotated[str, StringConstraints(strip_whitespace=True)])
 
 
 def _trim(value: str) -> str:
-    if not (trimmed := value.strip(_BLANKS)):
+    """After its length was looked at, by what trims the text: `str.strip` takes four control characters, too."""
+    if not (trimmed := _TRIMMED.validate_python(value)):
         raise ValueError("must not be empty")
     return trimmed
 

@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import chain, combinations
+from operator import add
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -142,7 +143,8 @@ def _fingerprint() -> str:
 # Checked against a recount
 
 Key = tuple[str, str, int, int]
-Sums = tuple[int, int, int, int, int]
+Sums = tuple[int, ...]  # insights of each side, and what scores and confidences add up to
+_NOTHING: Sums = (0, 0, 0, 0, 0)
 
 
 def check_database(path: Path, *, days: Sequence[int] = range(DAYS)) -> None:
@@ -168,9 +170,7 @@ def _recount(connection: sqlite3.Connection, day: int) -> dict[Key, Sums]:
         hour, hundredths = timestamp // _HOUR_US, round(confidence * 100)
         sides = [int(sentiment == side) for side in ("positive", "neutral", "negative")]
         for key in _keys(orjson.loads(clusters), confidence=hundredths, hour=hour):
-            old = sums.get(key, (0, 0, 0, 0, 0))
-            positive, neutral, negative = (one + more for one, more in zip(old, sides, strict=False))
-            sums[key] = (positive, neutral, negative, old[3] + round(score * 10_000), old[4] + hundredths)
+            sums[key] = tuple(map(add, sums.get(key, _NOTHING), (*sides, round(score * 10_000), hundredths)))
     return sums
 
 
@@ -191,7 +191,7 @@ def _counters(connection: sqlite3.Connection, day: int) -> dict[Key, Sums]:
         " WHERE (span = 'day' AND period = ?) OR (span = 'hour' AND period >= ? AND period < ?)",
         (day, day * 24, day * 24 + 24),
     )
-    return {(row[0], row[1], row[2], row[3]): (row[4], row[5], row[6], row[7], row[8]) for row in rows}
+    return {(row[0], row[1], row[2], row[3]): row[4:] for row in rows}
 
 
 def main(

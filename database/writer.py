@@ -208,11 +208,11 @@ class Writer:
 
 @contextmanager
 def _going_on() -> Generator[None, None, None]:
-    """Whatever befalls the log, the writer goes on."""
+    """Whatever befalls the log, a bug of ours included, the writer goes on: without it nothing is stored."""
     try:
         yield
     except Exception:
-        log.exception("checkpoint_failed")
+        log.exception("checkpoint_failed")  # nobody is there to raise it to
 
 
 def _held_up_by_reads() -> Overloaded:

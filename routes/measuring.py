@@ -10,6 +10,7 @@ from typing import get_args
 
 from account import Verdict
 from circuit_breaker import State as BreakerState
+from database import log_of
 from errors import GrokAuth, GrokBilling, GrokConfig
 from queries import ScrapeCounts
 from routes.shared import VERSION, State
@@ -140,7 +141,7 @@ def _of_disk(file: Path) -> list[Measurement]:
     wal_bytes = free_bytes = None
     with suppress(OSError):
         free_bytes = shutil.disk_usage(file.parent).free
-        wal_bytes = file.with_name(f"{file.name}-wal").stat().st_size
+        wal_bytes = log_of(file).stat().st_size
     return [
         Measurement.of("insights_database_wal_bytes", "Size of SQLite's write-ahead log.", wal_bytes),
         Measurement.of("insights_disk_free_bytes", "Free space on the disk of SQLite's file.", free_bytes),

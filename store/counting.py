@@ -49,11 +49,7 @@ class Countable:
 def count_in(session: WriteSession, insights: Iterable[Countable]) -> None:
     if sums := _add_up(insights):
         more = ", ".join(f"{name} = {_TABLE}.{name} + excluded.{name}" for name in _SUMS)
-        statement = (
-            f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join([_mark(session)] * len(_COLUMNS))})"  # noqa: S608 - our own names alone
-            f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {more}"
-        )
-        session.exec_driver_sql(statement, [(*key, *row) for key, row in sums])
+        _insert_or_update(session, more, [(*key, *row) for key, row in sums])
 
 
 def change_counts(session: WriteSession, *, out: Iterable[Countable] = (), into: Iterable[Countable] = ()) -> None:
@@ -68,17 +64,22 @@ def change_counts(session: WriteSession, *, out: Iterable[Countable] = (), into:
     changed = sorted((key, row) for key, row in sums.items() if any(row))
     if not changed:
         return
-    mark = _mark(session)
     # a counter may not come in below zero, so it is made first, as nothing
-    session.exec_driver_sql(
-        f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join([mark] * len(_COLUMNS))})"  # noqa: S608 - our own names alone
-        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET score_sum = {_TABLE}.score_sum",
-        [(*key, *_NOTHING) for key, _ in changed],
-    )
+    _insert_or_update(session, f"score_sum = {_TABLE}.score_sum", [(*key, *_NOTHING) for key, _ in changed])
+    mark = _mark(session)
     more = ", ".join(f"{name} = {name} + {mark}" for name in _SUMS)
     session.exec_driver_sql(
         f"UPDATE {_TABLE} SET {more} WHERE {' AND '.join(f'{name} = {mark}' for name in _KEY)}",  # noqa: S608 - our own names alone
         [(*row, *key) for key, row in changed],
+    )
+
+
+def _insert_or_update(session: WriteSession, update: str, rows: Sequence[tuple[str | int, ...]]) -> None:
+    marks = ", ".join([_mark(session)] * len(_COLUMNS))
+    session.exec_driver_sql(
+        f"INSERT INTO {_TABLE} ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608 - our own names alone
+        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {update}",
+        rows,
     )
 
 

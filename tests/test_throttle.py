@@ -160,6 +160,14 @@ async def open_breaker(client: GrokClient, xai: ScriptedXai) -> None:
     xai.calls.clear()
 
 
+async def before_the_probe(make_client: ClientMaker, xai: ScriptedXai, clock: HandClock) -> GrokClient:
+    """The breaker has opened, and its cooldown is over."""
+    client = make_client(xai)
+    await open_breaker(client, xai)
+    clock.turn(10.01)
+    return client
+
+
 @pytest.mark.unit
 async def test_an_open_breaker_costs_no_calls(make_client: ClientMaker, clock: HandClock) -> None:
     xai = ScriptedXai()
@@ -179,9 +187,7 @@ async def test_after_the_cooldown_one_probe_goes_and_success_reopens(
     make_client: ClientMaker, clock: HandClock
 ) -> None:
     xai = ScriptedXai(latency_s=0.01)
-    client = make_client(xai)
-    await open_breaker(client, xai)
-    clock.turn(10.01)
+    client = await before_the_probe(make_client, xai, clock)
 
     answers = await asyncio.gather(*(client.analyze(["one"]) for _ in range(6)), return_exceptions=True)
 
@@ -193,9 +199,7 @@ async def test_after_the_cooldown_one_probe_goes_and_success_reopens(
 @pytest.mark.unit
 async def test_a_probe_that_fails_lengthens_the_rest(make_client: ClientMaker, clock: HandClock) -> None:
     xai = ScriptedXai()
-    client = make_client(xai)
-    await open_breaker(client, xai)
-    clock.turn(10.01)
+    client = await before_the_probe(make_client, xai, clock)
     xai.fake.script = [DOWN]
 
     await fail(client)
@@ -252,9 +256,7 @@ async def test_a_probe_that_ends_oddly_does_not_keep_the_lane_shut(
     make_client: ClientMaker, clock: HandClock, end: Any
 ) -> None:
     xai = ScriptedXai()
-    client = make_client(xai)
-    await open_breaker(client, xai)
-    clock.turn(10.01)
+    client = await before_the_probe(make_client, xai, clock)
     xai.fake.script = [end]
     with pytest.raises((GrokError, RuntimeError)):
         await client.analyze(["one"])
@@ -267,9 +269,7 @@ async def test_a_probe_that_ends_oddly_does_not_keep_the_lane_shut(
 @pytest.mark.unit
 async def test_what_a_probe_taught_counts_once_however_late_it_ends(make_client: ClientMaker, clock: HandClock) -> None:
     xai = ScriptedXai()
-    client = make_client(xai)
-    await open_breaker(client, xai)
-    clock.turn(10.01)
+    client = await before_the_probe(make_client, xai, clock)
     first = await client.lane.enter()
     first.forgotten()
     await client.lane.enter()  # the next probe
@@ -282,9 +282,7 @@ async def test_what_a_probe_taught_counts_once_however_late_it_ends(make_client:
 @pytest.mark.unit
 async def test_a_cancelled_probe_lets_another_go(make_client: ClientMaker, clock: HandClock) -> None:
     xai = ScriptedXai()
-    client = make_client(xai)
-    await open_breaker(client, xai)
-    clock.turn(10.01)
+    client = await before_the_probe(make_client, xai, clock)
     xai.fake.latency_s = 30
     probe = asyncio.create_task(client.analyze(["one"]))
     await asyncio.sleep(0.01)
