@@ -9,9 +9,10 @@ Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log, https://www
 import sqlite3
 import struct
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from telemetry import get_logger
 log = get_logger()
 
 _MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0017
-_LOOK_EVERY_STEPS = 100_000  # of SQLite's machine
 _MOST_LOG_BYTES = 64 * 1024 * 1024  # of a log that is summed up: a second
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _INDEX_HEADER = 48  # twice, then how far the log has been folded into the file
@@ -91,18 +91,42 @@ def _damage_of_log(wal: bytes, shm: bytes) -> str | None:
 
 
 def _damage_of_pages(file: Path, most_s: float) -> str | None:
-    ends_at = time.monotonic() + most_s
+    is_late = threading.Event()
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > ends_at, _LOOK_EVERY_STEPS)
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        uri = f"{file.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection, _interrupted(connection, is_late, after_s=most_s):
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            log.warning("check_cut_short", seconds=most_s, remedy=f"python -m backups check {file} reads all of it")
-            return None
-        damaged = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-        return str(error) if damaged else None  # anything else is met again when it is opened
-    return None if found == "ok" else str(found).replace("\n", " ")
+        found = str(error)
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            return found
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            return None  # it is met again when the file is opened
+    if found == "ok":
+        return None
+    if is_late.is_set():  # what was left half read looks as if its other pages belonged to nothing
+        log.warning("check_cut_short", seconds=most_s, remedy=f"python -m backups check {file} reads all of it")
+        return None
+    return found.replace("\n", " ")
+
+
+@contextmanager
+def _interrupted(
+    connection: sqlite3.Connection, is_late: threading.Event, *, after_s: float
+) -> Generator[None, None, None]:
+    """A whole tree is checked in one step of SQLite's machine, which looks for an interrupt at every page of it."""
+
+    def interrupt() -> None:
+        is_late.set()
+        connection.interrupt()
+
+    timer = threading.Timer(after_s, interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # an interrupt must not meet a closed connection
 
 
 @dataclass(frozen=True, slots=True)

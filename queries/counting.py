@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from itertools import combinations
 from operator import add
 from typing import Any
@@ -31,7 +31,7 @@ from models import (
 )
 from parameters import InsightFilter
 from queries.columns import ALL, OF_TOPIC
-from queries.hot import Hot, listed, one_of
+from queries.hot import Hot
 from schemas import MOST_TOPICS, Sentiment
 
 _NO_TOPIC = ""  # no name is empty: nothing is counted under it
@@ -45,6 +45,7 @@ SPANS = ("day", "hour")  # what is counted under every topic, whatever its confi
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
+_SEVERAL = 2
 _FAR = 2**40  # hours: long before the year 1, long after 9999
 
 
@@ -182,15 +183,15 @@ def single_topics(session: ReadSession) -> list[str]:
     return [key for (key,) in _KEYS.rows(session, {"span": "hour"}) if key not in {None, ALL_TOPICS}]
 
 
-@lru_cache(maxsize=512)
-def _periods_statement(topics: int, sentiments: tuple[str, ...], confidences: int) -> Hot:
+@cache
+def _periods_statement(sentiments: tuple[str, ...]) -> Hot:
     counted = reduce(add, (COUNTS[sentiment] for sentiment in sentiments))
     return Hot(
         select(InsightCount.topic, InsightCount.confidence, func.sum(counted))
         .where(
             InsightCount.span == bindparam("span"),
-            one_of(InsightCount.topic, "topic", topics),
-            one_of(InsightCount.confidence, "confidence", confidences),
+            InsightCount.topic.in_(bindparam("topics", expanding=True)),
+            InsightCount.confidence.in_(bindparam("confidences", expanding=True)),
             InsightCount.period.between(bindparam("first"), bindparam("last")),
         )
         .group_by(InsightCount.topic, InsightCount.confidence)  # in the order of the key: nothing has to be sorted
@@ -201,8 +202,8 @@ def _count_periods(
     session: ReadSession, wanted: InsightFilter, period: Periods, *, keys: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
     signs, sentiments = _confidences(wanted.min_confidence), sentiments_of(wanted)
-    values = {**period.parameters, **listed("topic", keys), **listed("confidence", list(signs))}
-    for key, confidence, count in _periods_statement(len(keys), sentiments, len(signs)).rows(session, values):
+    values = {**period.parameters, "topics": keys, "confidences": list(signs)}
+    for key, confidence, count in _periods_statement(sentiments).rows(session, values):
         yield key, signs[confidence] * int(count)
 
 
@@ -230,24 +231,25 @@ def _count_edge(session: ReadSession, wanted: InsightFilter, edge: Edge) -> int:
     topics, sentiments = list(set(wanted.topic)), sentiments_of(wanted)
     values = {
         **edge.parameters,
-        **listed("sentiment", sentiments),
-        **listed("topic", topics),
+        "sentiments": sentiments,
+        "topics": topics,
         "min_confidence": wanted.min_confidence or 0.0,
     }
-    [(count,)] = _edge_statement(session.dialect.name, len(topics), len(sentiments)).rows(session, values)
+    statement = _edge_statement(session.dialect.name, topics=min(len(topics), _SEVERAL))
+    [(count,)] = statement.rows(session, values)
     return int(count)
 
 
-@lru_cache(maxsize=512)
-def _edge_statement(dialect: str, topics: int, sentiments: int) -> Hot:
-    """Row by row along the time; of several topics an insight may have more than one."""
+@cache
+def _edge_statement(dialect: str, *, topics: int) -> Hot:
+    """Row by row along the time, of all insights, of one topic or of several, of which an insight may have more."""
     rows = (OF_TOPIC if topics else ALL).walked(dialect)
-    statement = select(func.count(rows.id.distinct()) if topics > 1 else func.count()).where(
+    statement = select(func.count(rows.id.distinct()) if topics == _SEVERAL else func.count()).where(
         rows.timestamp.between(bindparam("start"), bindparam("last")),
-        one_of(rows.sentiment, "sentiment", sentiments),
+        rows.sentiment.in_(bindparam("sentiments", expanding=True)),
         rows.confidence >= bindparam("min_confidence"),
     )
-    return Hot(statement.where(one_of(InsightTopic.topic, "topic", topics)) if topics else statement)
+    return Hot(statement.where(InsightTopic.topic.in_(bindparam("topics", expanding=True))) if topics else statement)
 
 
 def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:

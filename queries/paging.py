@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, bindparam, exists, func, or_, select, union
+from sqlalchemy import ColumnElement, Select, Subquery, and_, bindparam, exists, func, or_, select, union
 from sqlalchemy.orm import InstrumentedAttribute
 
 from database import ReadSession
@@ -21,6 +21,7 @@ from models import InsightRow, InsightTopic
 from parameters import InsightFilter, Position
 from queries.columns import ALL, OF_TOPIC, Rows
 from queries.counting import FIRST_MOMENT, LAST_MOMENT, count_insights, estimate, sentiments_of
+from queries.hot import Hot
 from queries.searching import holds_words, matching_ids
 
 Columns = tuple[InstrumentedAttribute[Any], ...]
@@ -38,7 +39,7 @@ def read_page(
     limit: int,
     after: Position | None,
     ways: tuple[Way, ...] | None = None,
-) -> Sequence[Row[*tuple[Any, ...]]]:
+) -> Sequence[Any]:
     """Up to `limit` insights past `after`, newest first, ties by id; these columns of them.
 
     `ways`, one for each topic in order or one for all, only where they are not to be chosen.
@@ -59,7 +60,7 @@ def read_page(
         ways, topics = zip(*sorted(zip(ways, topics, strict=True)), strict=True)
         values |= {f"topic_{number}": topic for number, topic in enumerate(topics)}
     statement = _page_statement(session.dialect.name, columns, OF_TOPIC if topics else ALL, ways=ways)
-    return session.execute(statement, values).all()
+    return statement.records(session, values)
 
 
 def _until(end: datetime | None, after: Position | None) -> Position:
@@ -118,14 +119,14 @@ def _ways(session: ReadSession, wanted: InsightFilter, topics: Sequence[str], *,
 
 
 @lru_cache(maxsize=128)  # clients choose how many topics
-def _page_statement(dialect: str, columns: Columns, rows: Rows, *, ways: tuple[Way, ...]) -> Page:
+def _page_statement(dialect: str, columns: Columns, rows: Rows, *, ways: tuple[Way, ...]) -> Hot:
     """One for each way and number of topics; all else is parameters, which say nothing where nothing was asked."""
     pages = [_page(rows, dialect, way=way, topic=f"topic_{number}") for number, way in enumerate(ways)]
     if len(pages) == 1:
-        return _with_columns(columns, pages[0].subquery())
+        return Hot(_with_columns(columns, pages[0].subquery()))
     merged = union(*(page.subquery().select() for page in pages)).subquery()  # an insight may have several of them
     newest = select(merged).order_by(merged.c.timestamp.desc(), merged.c.id.desc()).limit(bindparam("limit"))
-    return _with_columns(columns, newest.subquery())
+    return Hot(_with_columns(columns, newest.subquery()))
 
 
 def _with_columns(columns: Columns, page: Subquery) -> Page:

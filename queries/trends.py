@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Integer,
     Text,
     bindparam,
@@ -40,7 +41,7 @@ from parameters import TrendsQuery
 from queries.buckets import Frame
 from queries.columns import ALL, OF_TOPIC
 from queries.counting import COUNTS, SPANS, Edge, cut, single_topics, topic_key
-from queries.hot import Hot, listed, one_of
+from queries.hot import Hot
 from schemas import Sentiment
 
 _HOUR = timedelta(hours=1)
@@ -70,6 +71,7 @@ _BY_BUCKET = Hot(
 )
 # where each bucket is one period: nothing is to be grouped
 _BY_PERIOD = Hot(select(_SINCE, *_KEPT).where(*_OF_TOPIC_AND_SPAN))
+_TOPICS: BindParameter[str] = bindparam("topics", expanding=True)
 _MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
 
@@ -274,25 +276,25 @@ _Slot = tuple[_ByTopic, int, Mapping[str, object]]  # where sums go, their sign,
 
 
 def _add(
-    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[int, int], Hot], *, topics: Sequence[str] = ()
+    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[int], Hot], *, topics: Sequence[str] = ()
 ) -> None:
     """Some slots at a time, for each statement costs more than what it reads."""
     for first in range(0, len(slots), _MOST_SLOTS):
         some = slots[first : first + _MOST_SLOTS]
         values = {f"{name}_{slot}": value for slot, (_, _, given) in enumerate(some) for name, value in given.items()}
-        found = statement(len(some), len(topics)).rows(session, values | listed("topic", topics))
+        found = statement(len(some)).rows(session, values | {"topics": topics})
         for slot, topic, *row in found:
             place, sign, _ = some[int(slot)]
             place[topic].add(row, sign=sign)
 
 
-@lru_cache(maxsize=256)  # topics come and go
-def _periods_statement(slots: int, topics: int) -> Hot:
+@cache
+def _periods_statement(slots: int) -> Hot:
     return Hot(
         union_all(
             *(
                 select(literal_column(f"{slot}", Integer), InsightCount.topic, *_COUNTED)
-                .where(InsightCount.span == bindparam(f"span_{slot}"), one_of(InsightCount.topic, "topic", topics))
+                .where(InsightCount.span == bindparam(f"span_{slot}"), InsightCount.topic.in_(_TOPICS))
                 .where(InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger))
                 .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
                 .group_by(InsightCount.topic)
@@ -303,7 +305,7 @@ def _periods_statement(slots: int, topics: int) -> Hot:
 
 
 @cache
-def _edges_statement(slots: int, _topics: int) -> Hot:
+def _edges_statement(slots: int) -> Hot:
     """Row by row, all of them."""
     return Hot(
         union_all(
@@ -317,8 +319,8 @@ def _edges_statement(slots: int, _topics: int) -> Hot:
     )
 
 
-@lru_cache(maxsize=256)
-def _topic_edges_statement(slots: int, topics: int) -> Hot:
+@cache
+def _topic_edges_statement(slots: int) -> Hot:
     """Row by row, by the topic's own time: its key begins with topic and time."""
     return Hot(
         union_all(
@@ -326,7 +328,7 @@ def _topic_edges_statement(slots: int, topics: int) -> Hot:
                 select(literal_column(f"{slot}", Integer), InsightTopic.topic, *_FROM_ROWS)
                 .select_from(InsightTopic)
                 .join(InsightRow, InsightRow.id == InsightTopic.insight_id)
-                .where(one_of(InsightTopic.topic, "topic", topics))
+                .where(InsightTopic.topic.in_(_TOPICS))
                 .where(OF_TOPIC.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}")))
                 .group_by(InsightTopic.topic)
                 for slot in range(slots)

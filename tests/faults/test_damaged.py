@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +122,29 @@ def test_a_start_on_a_damaged_file_ends_with_what_to_do(tmp_path: Path, nursery:
         assert f"{file} is damaged" in told
         assert "python -m backups restore FILE" in told
         assert file.read_bytes() == before
+
+
+@pytest.mark.fault(15)
+def test_a_check_ends_when_its_time_is_over_even_within_a_large_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("database.checking.log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
+    file = tmp_path / "large.db"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE large (text TEXT)")
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000)"
+            " INSERT INTO large SELECT hex(zeroblob(100)) FROM n"
+        )
+    write_over(file, file.stat().st_size - 20 * PAGE, b"x" * PAGE)
+    assert find_damage(file, most_s=60) is not None
+    assert told == []
+
+    found = find_damage(file, most_s=0)
+
+    assert found is None
+    assert told == ["check_cut_short"]
 
 
 def make_database(folder: Path, nursery: Nursery, *, end: Callable[[Service], object]) -> None:
