@@ -9,7 +9,7 @@ from database import ReadSession
 from models import ALL_TOPICS, TallyRow
 from parameters import TopicsQuery
 from queries.counting import count_alone
-from queries.trends import Sums, feelings_of, sum_by_topic
+from queries.sums import Sums, feelings_of, sum_by_topic
 from schemas import Tally
 from topics import FALLBACK, Topic
 

@@ -12,7 +12,8 @@ import pytest
 from answers import Trends
 from database import Database, WriteSession
 from parameters import TrendsQuery
-from queries.trends import Sums, read_trends, sum_by_bucket, sum_by_topic
+from queries.sums import Sums, sum_by_bucket, sum_by_topic
+from queries.trends import read_trends
 from schemas import Sentiment
 from tests.histories import HISTORIES, NOW, TICK, TOPICS, Event, Place, draw_events, live
 
