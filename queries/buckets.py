@@ -1,6 +1,6 @@
 """Where the buckets of a trend begin and end: hours or days of a time zone, daylight saving included."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -53,7 +53,8 @@ def span_of(query: TrendsQuery, *, now: datetime) -> tuple[datetime, datetime]:
 
 def bounds_of(start: datetime, end: datetime, *, bucket: str, zone: ZoneInfo) -> list[datetime]:
     """Where buckets begin, and the end of the last; the first and the last may be cut short."""
-    inner = _hours(start, zone) if bucket == "hour" else _midnights(start, zone)
+    first, last = start.astimezone(zone).date(), end.astimezone(zone).date()
+    inner: Iterable[datetime] = _hours(start, zone) if bucket == "hour" else _midnights(first, last, zone)
     bounds = [start]
     for moment in inner:
         if moment >= end:
@@ -72,11 +73,10 @@ def _hours(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
         yield moment
 
 
-def _midnights(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
-    day = start.astimezone(zone).date()
-    while True:
-        day += _DAY
-        yield _midnight(day, zone)
+@lru_cache(maxsize=256)  # all day long the same ones are asked for
+def _midnights(first: date, last: date, zone: ZoneInfo) -> Sequence[datetime]:
+    """Where the days after the first begin."""
+    return [_midnight(first + number * _DAY, zone) for number in range(1, (last - first).days + 1)]
 
 
 @lru_cache(maxsize=10_000)

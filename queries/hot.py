@@ -16,21 +16,29 @@ from sqlalchemy.sql.selectable import SelectBase
 
 from database import ReadSession
 
-Processor = Callable[[Any], Any] | None
+Processor = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
-    """The value of this name, or of a list the element with this number; `name` is what the text calls it."""
+class _Text:
+    """A statement for lists of certain lengths. `places`: the values in the order of the text, lists (True) at once.
 
-    name: str
-    value: str
-    number: int | None
-    processor: Processor
+    `names`: what the text calls each value, an element of a list too; None where it only counts them.
+    """
 
-    def of(self, values: Mapping[str, Any]) -> Any:
-        value = values[self.value] if self.number is None else values[self.value][self.number]
-        return value if self.processor is None else self.processor(value)
+    words: str
+    places: Sequence[tuple[str, bool, Processor | None]]
+    names: Sequence[str] | None
+
+    def parameters(self, values: Mapping[str, Any]) -> Sequence[Any] | dict[str, Any]:
+        found: list[Any] = []
+        for name, is_list, process in self.places:
+            value = values[name]
+            if is_list:
+                found += value
+            else:
+                found.append(value if process is None else process(value))
+        return tuple(found) if self.names is None else dict(zip(self.names, found, strict=True))
 
 
 class Hot:
@@ -64,15 +72,13 @@ class _Built:
         self._dialect = dialect
         self._lists = [name for name, bind in self._compiled.binds.items() if bind.expanding]
         self._constants = {name: bind.value for name, bind in self._compiled.binds.items() if not bind.required}
-        self._texts: dict[tuple[int, ...], tuple[str, list[_Parameter]]] = {}
+        self._texts: dict[tuple[int, ...], _Text] = {}
 
     def fetch(self, session: ReadSession, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         values = {**self._constants, **values}
         lengths = tuple([len(values[name]) for name in self._lists])
-        text, parameters = self._texts.get(lengths) or self._expand(lengths, values)
-        if self._dialect.positional:
-            return fetch(session, text, tuple([one.of(values) for one in parameters]))
-        return fetch(session, text, {one.name: one.of(values) for one in parameters})
+        text = self._texts.get(lengths) or self._expand(lengths, values)
+        return fetch(session, text.words, text.parameters(values))
 
     def records(self, session: ReadSession, values: Mapping[str, Any]) -> Sequence[Any]:
         make, processors = self._record._make, self._result_processors
@@ -84,21 +90,17 @@ class _Built:
             found.append(make(meant))
         return found
 
-    def _expand(self, lengths: tuple[int, ...], values: Mapping[str, Any]) -> tuple[str, list[_Parameter]]:
-        binds = self._compiled.binds
-        known = {name: value for name, value in values.items() if name in binds}
-        state = self._compiled.construct_expanded_state(known)
-        origins: dict[str, tuple[str, int | None]] = {name: (name, None) for name in binds}
-        for name in self._lists:
-            origins |= {each: (name, number) for number, each in enumerate(state.parameter_expansion[name])}
-        names = state.positiontup if state.positiontup is not None else list(state.parameters)
-        processors = {name: bind.type.bind_processor(self._dialect) for name, bind in binds.items()}
-        parameters = [_Parameter(name, *origins[name], processors[origins[name][0]]) for name in names]
-        expanded = self._texts[lengths] = (state.statement, parameters)
-        return expanded
+    def _expand(self, lengths: tuple[int, ...], values: Mapping[str, Any]) -> _Text:
+        binds, by_place = self._compiled.binds, self._dialect.positional
+        state = self._compiled.construct_expanded_state({name: values[name] for name in binds})
+        order = self._compiled.positiontup or list(binds)
+        places = [(name, binds[name].expanding, binds[name].type.bind_processor(self._dialect)) for name in order]
+        names = [each for name in order for each in state.parameter_expansion.get(name, [name])]
+        text = self._texts[lengths] = _Text(state.statement, places, None if by_place else names)
+        return text
 
     @cached_property
-    def _result_processors(self) -> list[tuple[int, Callable[[Any], Any]]]:
+    def _result_processors(self) -> list[tuple[int, Processor]]:
         """By place, of columns that may come otherwise than they are meant; all other types are the driver's own."""
         kinds = [(place, column.type) for place, column in enumerate(self._columns)]
         ours = [(place, kind) for place, kind in kinds if isinstance(kind, (TypeDecorator, JSON))]

@@ -183,7 +183,7 @@ def sum_ranges(
 def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: str = ALL_TOPICS) -> list[Sums]:
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
     series = [Sums() for _ in bounds[1:]]
-    hours = [_hour_of(bound) for bound in bounds]
+    hours = tuple([_hour_of(bound) for bound in bounds])
     for run in _runs(hours):
         values = run.parameters(topic)
         statement = _BY_PERIOD if values["stride"] == 1 else _BY_BUCKET
@@ -290,22 +290,20 @@ def _within(rows: Rows, slot: int) -> ColumnElement[bool]:
     return rows.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}"))
 
 
-def _runs(hours: Sequence[tuple[int, bool]]) -> Iterator[_Run]:
-    run: _Run | None = None
+@lru_cache(maxsize=256)  # all day long the same days are asked for
+def _runs(hours: tuple[tuple[int, bool], ...]) -> Sequence[_Run]:
+    runs: list[_Run] = []
     for index, ((start, is_full), (after, _)) in enumerate(pairwise(hours)):
         first = start if is_full else start + 1
         inside = after - first
         if inside <= 0:
             continue
-        if run is not None and _continues(run, index, first=first, inside=inside):
+        if runs and _continues(run := runs[-1], index, first=first, inside=inside):
             run.stride = first - run.first if run.buckets == 1 else run.stride
             run.buckets += 1
-            continue
-        if run is not None:
-            yield run
-        run = _Run(index, 1, first, inside, inside)
-    if run is not None:
-        yield run
+        else:
+            runs.append(_Run(index, 1, first, inside, inside))
+    return runs
 
 
 def _continues(run: _Run, index: int, *, first: int, inside: int) -> bool:
