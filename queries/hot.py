@@ -73,15 +73,17 @@ class _Built:
         self._lists = [name for name, bind in self._compiled.binds.items() if bind.expanding]
         self._constants = {name: bind.value for name, bind in self._compiled.binds.items() if not bind.required}
         self._texts: dict[tuple[int, ...], _Text] = {}
+        self._processors: tuple[Dialect | None, Sequence[tuple[int, Processor]]] = (None, ())
 
     def fetch(self, session: ReadSession, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
-        values = {**self._constants, **values}
+        if self._constants:
+            values = {**self._constants, **values}
         lengths = tuple([len(values[name]) for name in self._lists])
         text = self._texts.get(lengths) or self._expand(lengths, values)
         return fetch(session, text.words, text.parameters(values))
 
     def records(self, session: ReadSession, values: Mapping[str, Any]) -> Sequence[Any]:
-        make, processors = self._record._make, self._result_processors
+        make, processors = self._record._make, self._result_processors(session.dialect)
         found = []
         for row in self.fetch(session, values):
             meant = list(row)
@@ -99,15 +101,20 @@ class _Built:
         text = self._texts[lengths] = _Text(state.statement, places, None if by_place else names)
         return text
 
-    @cached_property
-    def _result_processors(self) -> list[tuple[int, Processor]]:
-        """By place, of columns that may come otherwise than they are meant; all other types are the driver's own."""
+    def _result_processors(self, dialect: Dialect) -> Sequence[tuple[int, Processor]]:
+        """By place, of columns that may come otherwise than they are meant; all other types are the driver's own.
+
+        They belong to an engine: JSON is read as the engine was told to.
+        """
+        known, processors = self._processors
+        if known is dialect:
+            return processors
         kinds = [(place, column.type) for place, column in enumerate(self._columns)]
         ours = [(place, kind) for place, kind in kinds if isinstance(kind, (TypeDecorator, JSON))]
-        found = [
-            (place, kind.dialect_impl(self._dialect).result_processor(self._dialect, None)) for place, kind in ours
-        ]
-        return [(place, processor) for place, processor in found if processor is not None]
+        found = [(place, kind.dialect_impl(dialect).result_processor(dialect, None)) for place, kind in ours]
+        processors = [(place, processor) for place, processor in found if processor is not None]
+        self._processors = dialect, processors
+        return processors
 
     @cached_property
     def _record(self) -> Any:

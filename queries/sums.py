@@ -40,7 +40,7 @@ from models import (
     InsightRow,
     InsightTopic,
 )
-from queries.columns import ALL, OF_TOPIC, Rows, unindexed
+from queries.columns import ALL, OF_TOPIC, Rows
 from queries.counting import COUNTS, SPANS, Edge, Periods, cut, single_topics
 from queries.hot import Hot
 from schemas import Sentiment
@@ -182,13 +182,14 @@ def sum_ranges(
 
 def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: str = ALL_TOPICS) -> list[Sums]:
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
-    series = [Sums() for _ in bounds[1:]]
+    found: dict[int, Sums] = {}
     hours = tuple([_hour_of(bound) for bound in bounds])
     for run in _runs(hours):
         values = run.parameters(topic)
         statement = _BY_PERIOD if values["stride"] == 1 else _BY_BUCKET
         for offset, *sums in statement.rows(session, values):
-            series[run.index + offset].add(sums)
+            found[run.index + offset] = Sums(*sums)
+    series = [found.get(number) or Sums() for number in range(len(bounds) - 1)]
     are_full = [is_full for _, is_full in hours]
     edges = [
         ({topic: sums}, edge)
@@ -271,9 +272,12 @@ def _edge_of_all(slot: int) -> Select[*tuple[Any, ...]]:
 
 
 def _edge_by_topic(slot: int, *, dialect: str) -> Select[*tuple[Any, ...]]:
-    """Row by row, with the topics of each: on SQLite both come from indexes alone."""
-    topic, times = unindexed(InsightTopic.__table__.c.topic, dialect), OF_TOPIC.leapt_to(dialect)
-    return _of_topics(slot).where(_within(ALL, slot), topic.in_(_TOPICS), _within(times, slot))
+    """Row by row, with the topics of each: SQLite reads both from indexes alone, by time and then by insight.
+
+    PostgreSQL would read all of `insight_topics` if it were not told of which time they are.
+    """
+    rows = _of_topics(slot).where(_within(ALL, slot))
+    return rows if dialect == "sqlite" else rows.where(InsightTopic.topic.in_(_TOPICS), _within(OF_TOPIC, slot))
 
 
 def _edge_of_topics(slot: int) -> Select[*tuple[Any, ...]]:
