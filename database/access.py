@@ -21,7 +21,7 @@ from database.failures import translated
 from database.gate import Gate
 from database.migrating import migrate, newest_version, version_of
 from database.presence import BEING_REPLACED, Presence
-from database.sessions import ReadSession, WriteSession
+from database.sessions import ReadSession, WriteSession, driver_of
 from database.writer import OnCommit, Writer
 from errors import Draining, StorageUnusable
 from telemetry import get_logger
@@ -144,12 +144,13 @@ class Database:
     def _read(self, unit: Callable[[ReadSession], T]) -> T:
         begin = "BEGIN" if self.dialect == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         with self._reads, translated(), self._read_engine.connect() as connection:
-            connection.exec_driver_sql(begin)
+            with driver_of(connection, begin) as driver:
+                driver.execute(begin)
             try:
                 return unit(ReadSession(connection))
             finally:
-                with suppress(SQLAlchemyError):  # a connection that was lost has nothing to end
-                    connection.exec_driver_sql("ROLLBACK")
+                with suppress(SQLAlchemyError), driver_of(connection, "ROLLBACK") as driver:
+                    driver.execute("ROLLBACK")  # a connection that was lost has nothing to end
 
 
 def _warn_of_network_file_system(file: Path) -> None:

@@ -11,10 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import JSON, Dialect, TypeDecorator
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.selectable import SelectBase
 
-from database import ReadSession
+from database import ReadSession, driver_of
 
 Processor = Callable[[Any], Any]
 
@@ -122,11 +121,7 @@ class _Built:
 
 
 def fetch(session: ReadSession, text: str, parameters: Any) -> Sequence[tuple[Any, ...]]:
-    """All rows, within the session's transaction. Raises: DBAPIError, as SQLAlchemy would."""
-    driver: Any = session.connection.driver_connection
-    try:
+    """All rows, within the session's transaction. Raises: DBAPIError."""
+    with driver_of(session, text) as driver:
         rows: Sequence[tuple[Any, ...]] = driver.execute(text, parameters).fetchall()
-    except session.dialect.loaded_dbapi.Error as error:
-        base = session.dialect.loaded_dbapi.Error
-        raise DBAPIError.instance(text, None, error, base, dialect=session.dialect) from error
     return rows
