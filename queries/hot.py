@@ -83,7 +83,7 @@ class _Built:
 
     def records(self, session: ReadSession, values: Mapping[str, Any]) -> Sequence[Any]:
         make, processors = self._record._make, self._result_processors(session.dialect)
-        found = []
+        found: list[Any] = []
         for row in self.fetch(session, values):
             meant = list(row)
             for place, process in processors:
@@ -117,7 +117,8 @@ class _Built:
 
     @cached_property
     def _record(self) -> Any:
-        return namedtuple("Record", [str(column.key) for column in self._columns])  # noqa: PYI024 - known when it is built
+        names = [str(column.key) for column in self._columns]
+        return namedtuple("Record", names)  # noqa: PYI024 # pyright: ignore[reportUntypedNamedTuple] - names are data
 
 
 def fetch(session: ReadSession, text: str, parameters: Any) -> Sequence[tuple[Any, ...]]:

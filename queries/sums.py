@@ -230,7 +230,7 @@ def _add(
             f"{name}_{slot}": value for slot, (_, one) in enumerate(some) for name, value in one.parameters.items()
         }
         for slot, topic, *sums in statement(session.dialect.name, len(some)).rows(session, values | {"topics": topics}):
-            place, one = some[slot]
+            place, one = some[int(slot)]
             place[topic].add(sums, sign=one.sign)
 
 

@@ -129,7 +129,11 @@ def test_a_check_ends_when_its_time_is_over_even_within_a_large_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("database.checking.log", SimpleNamespace(warning=lambda event, **_: told.append(event)))
+
+    def warn(event: str, **_details: object) -> None:
+        told.append(event)
+
+    monkeypatch.setattr("database.checking.log", SimpleNamespace(warning=warn))
     file = tmp_path / "large.db"
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE large (text TEXT)")
