@@ -105,7 +105,7 @@ async def asking(servers: Sequence[tuple[str, Server]]) -> AsyncGenerator[list[A
 
 
 async def ask_in_turn(askers: Sequence[Asker], paths: Iterable[str], *, most_s: float = 600) -> dict[str, Timings]:
-    """Every path to every server, one request at a time; it ends early when `most_s` are over.
+    """Every path to every server, one request at a time; it ends early, after a row, when `most_s` are over.
 
     Some questions in a row to each, as one client asks one server: two that take turns at every question find the
     caches of the CPU full of each other. Whoever was asked first is asked last the next time.

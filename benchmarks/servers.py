@@ -51,7 +51,10 @@ class Server:
         """
         if sys.platform != "linux":
             return None
-        return time.clock_gettime(~self.process.pid << 3 | _SCHEDULED) * 1000
+        try:
+            return time.clock_gettime(~self.process.pid << 3 | _SCHEDULED) * 1000
+        except OSError:  # it has ended
+            return None
 
     def stored_ids(self) -> list[str]:
         with closing(sqlite3.connect(self.database)) as connection:

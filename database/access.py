@@ -8,7 +8,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -149,8 +148,11 @@ class Database:
             try:
                 return unit(ReadSession(connection))
             finally:
-                with suppress(SQLAlchemyError), driver_of(connection, "ROLLBACK") as driver:
-                    driver.execute("ROLLBACK")  # a connection that was lost has nothing to end
+                try:
+                    with driver_of(connection, "ROLLBACK") as driver:
+                        driver.execute("ROLLBACK")
+                except SQLAlchemyError:  # it was lost: nothing is to be ended, and nobody is to get it again
+                    connection.invalidate()
 
 
 def _warn_of_network_file_system(file: Path) -> None:

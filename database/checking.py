@@ -22,6 +22,7 @@ from telemetry import get_logger
 log = get_logger()
 
 _MOST_S = 5.0  # of a start; then the rest is left unread, see docs/adr/0017
+_INTERRUPT_EVERY_S = 0.05
 _MOST_LOG_BYTES = 64 * 1024 * 1024  # of a log that is summed up: a second
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _INDEX_HEADER = 48  # twice, then how far the log has been folded into the file
@@ -114,19 +115,26 @@ def _damage_of_pages(file: Path, most_s: float) -> str | None:
 def _interrupted(
     connection: sqlite3.Connection, is_late: threading.Event, *, after_s: float
 ) -> Generator[None, None, None]:
-    """A whole tree is checked in one step of SQLite's machine, which looks for an interrupt at every page of it."""
+    """A whole tree is checked in one step of SQLite's machine, which looks for an interrupt at every page of it.
+
+    Again and again, for one that comes before the first step is forgotten.
+    """
+    is_over = threading.Event()
 
     def interrupt() -> None:
-        is_late.set()
-        connection.interrupt()
+        wait_s = after_s
+        while not is_over.wait(wait_s):
+            is_late.set()
+            connection.interrupt()
+            wait_s = _INTERRUPT_EVERY_S
 
-    timer = threading.Timer(after_s, interrupt)
-    timer.start()
+    interrupting = threading.Thread(target=interrupt, name="interrupting", daemon=True)
+    interrupting.start()
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()  # an interrupt must not meet a closed connection
+        is_over.set()
+        interrupting.join()  # an interrupt must not meet a closed connection
 
 
 @dataclass(frozen=True, slots=True)

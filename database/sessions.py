@@ -15,7 +15,7 @@ WriteSession = NewType("WriteSession", ReadSession)  # store takes this: handing
 def driver_of(connection: Connection, statement: str) -> Generator[Any, None, None]:
     """The driver's own connection, for a short statement: SQLAlchemy's share of it is more than the database's.
 
-    Raises: DBAPIError, as SQLAlchemy would.
+    Raises: DBAPIError.
     """
     driver_errors = connection.dialect.loaded_dbapi.Error
     try:

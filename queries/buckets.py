@@ -1,6 +1,6 @@
 """Where the buckets of a trend begin and end: hours or days of a time zone, daylight saving included."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -53,10 +53,8 @@ def span_of(query: TrendsQuery, *, now: datetime) -> tuple[datetime, datetime]:
 
 def bounds_of(start: datetime, end: datetime, *, bucket: str, zone: ZoneInfo) -> list[datetime]:
     """Where buckets begin, and the end of the last; the first and the last may be cut short."""
-    first, last = start.astimezone(zone).date(), end.astimezone(zone).date()
-    inner: Iterable[datetime] = _hours(start, zone) if bucket == "hour" else _midnights(first, last, zone)
     bounds = [start]
-    for moment in inner:
+    for moment in _hours(start, zone) if bucket == "hour" else _midnights_within(start, end, zone):
         if moment >= end:
             break
         if moment > bounds[-1]:
@@ -71,6 +69,12 @@ def _hours(start: datetime, zone: ZoneInfo) -> Iterator[datetime]:
         local = moment.astimezone(zone)  # each time anew: clocks on Lord Howe Island change by half an hour
         moment += _HOUR - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         yield moment
+
+
+def _midnights_within(start: datetime, end: datetime, zone: ZoneInfo) -> Sequence[datetime]:
+    """And one more: where clocks go back past midnight, a day begins before the one before it has ended."""
+    last = min(end.astimezone(zone).date(), date.max - _DAY) + _DAY
+    return _midnights(start.astimezone(zone).date(), last, zone)
 
 
 @lru_cache(maxsize=256)  # all day long the same ones are asked for

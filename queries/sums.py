@@ -84,6 +84,7 @@ _BY_BUCKET = Hot(
 # where each bucket is one period: nothing is to be grouped
 _BY_PERIOD = Hot(select(_SINCE, *_KEPT).where(*_OF_TOPIC_AND_SPAN))
 _TOPICS: BindParameter[str] = bindparam("topics", expanding=True)
+_MOST_KEPT = 400  # bounds of one series: all day long the same days are asked for; hours are too many to be kept
 _MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
 
@@ -183,8 +184,8 @@ def sum_ranges(
 def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: str = ALL_TOPICS) -> list[Sums]:
     """What the insights of each bucket add up to; bucket i lasts from bounds[i] until before bounds[i + 1]."""
     found: dict[int, Sums] = {}
-    hours = tuple([_hour_of(bound) for bound in bounds])
-    for run in _runs(hours):
+    hours = [_hour_of(bound) for bound in bounds]
+    for run in _known_runs(tuple(hours)) if len(hours) <= _MOST_KEPT else _runs(hours):
         values = run.parameters(topic)
         statement = _BY_PERIOD if values["stride"] == 1 else _BY_BUCKET
         for offset, *sums in statement.rows(session, values):
@@ -294,8 +295,7 @@ def _within(rows: Rows, slot: int) -> ColumnElement[bool]:
     return rows.timestamp.between(bindparam(f"start_{slot}"), bindparam(f"last_{slot}"))
 
 
-@lru_cache(maxsize=256)  # all day long the same days are asked for
-def _runs(hours: tuple[tuple[int, bool], ...]) -> Sequence[_Run]:
+def _runs(hours: Sequence[tuple[int, bool]]) -> Sequence[_Run]:
     runs: list[_Run] = []
     for index, ((start, is_full), (after, _)) in enumerate(pairwise(hours)):
         first = start if is_full else start + 1
@@ -308,6 +308,11 @@ def _runs(hours: tuple[tuple[int, bool], ...]) -> Sequence[_Run]:
         else:
             runs.append(_Run(index, 1, first, inside, inside))
     return runs
+
+
+@lru_cache(maxsize=64)
+def _known_runs(hours: tuple[tuple[int, bool], ...]) -> Sequence[_Run]:
+    return _runs(hours)
 
 
 def _continues(run: _Run, index: int, *, first: int, inside: int) -> bool:

@@ -98,6 +98,20 @@ def bounds(start: str, end: str, *, bucket: str = "day", zone: str = "UTC") -> l
             ["2026-01-01T18:15", "2026-01-02T18:15", "2026-01-03T00:00"],
             id="a zone of quarter hours",
         ),
+        pytest.param(  # clocks were turned back at 00:01, to 23:01 of the day before
+            "America/St_Johns",
+            "2010-11-06T02:30",
+            "2010-11-07T03:00",
+            ["2010-11-06T02:30", "2010-11-07T02:30", "2010-11-07T03:00"],
+            id="a day that begins before the one before it has ended",
+        ),
+        pytest.param(
+            "UTC",
+            "9999-12-30",
+            "9999-12-31T23:00",
+            ["9999-12-30T00:00", "9999-12-31T00:00", "9999-12-31T23:00"],
+            id="the last day there is",
+        ),
     ],
 )
 def test_a_day_is_from_midnight_to_midnight_of_the_zone(zone: str, start: str, end: str, expected: list[str]) -> None:
@@ -145,6 +159,13 @@ def test_a_day_is_from_midnight_to_midnight_of_the_zone(zone: str, start: str, e
             "2026-10-03T17:00",
             ["14:30", "15:30", "16:00", "17:00"],
             id="half an hour that is not there",
+        ),
+        pytest.param(
+            "Europe/Berlin",
+            "9999-12-31T21:30",
+            "9999-12-31T23:00",
+            ["21:30", "22:00", "23:00"],
+            id="until the last hour of the zone",
         ),
     ],
 )

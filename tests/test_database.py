@@ -378,6 +378,27 @@ async def test_a_server_that_restarts_costs_the_work_in_flight_and_no_more(postg
 
 
 @pytest.mark.integration
+async def test_what_was_read_before_the_connection_was_lost_is_answered(
+    postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database.connect(postgresql_url, readers=1)
+    await database.open()
+    await database.write(keep("there"))
+
+    def read_and_lose(session: ReadSession) -> set[str]:
+        found = keys(session)
+        pid = session.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with closing(psycopg.connect(postgresql_url, autocommit=True)) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        return found
+
+    assert await database.read(read_and_lose) == {"there"}
+    assert await database.read(keys) == {"there"}  # on another connection
+    assert caplog.records == []
+    await database.close()
+
+
+@pytest.mark.integration
 async def test_a_server_that_cannot_be_reached_is_overloaded_not_broken(tmp_path: Path) -> None:
     database = Database.connect(f"postgresql://postgres@/insights?host={tmp_path}")
 
