@@ -111,6 +111,15 @@ class Sums:
             self.confidence - other.confidence,
         )
 
+    def less_all(self, others: Sequence["Sums"]) -> "Sums":
+        return Sums(
+            self.positive - sum([other.positive for other in others]),
+            self.neutral - sum([other.neutral for other in others]),
+            self.negative - sum([other.negative for other in others]),
+            self.score - sum([other.score for other in others]),
+            self.confidence - sum([other.confidence for other in others]),
+        )
+
     def add(self, row: Sequence[int], *, sign: int = 1) -> None:
         positive, neutral, negative, score, confidence = row
         self.positive += sign * positive

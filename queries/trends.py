@@ -18,7 +18,10 @@ def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> T
     frame = Frame.of(query, now=now)
     topic = ALL_TOPICS if query.topic is None else topic_key(query.topic)
     sums, earlier = sum_ranges(session, [(frame.start, frame.end), (frame.before, frame.start)])
-    series = sum_by_bucket(session, frame.bounds, topic=topic)
+    whole, whole_before = sums.get(topic, Sums()), earlier.get(topic, Sums())
+    series = sum_by_bucket(session, frame.bounds[:-1], topic=topic)
+    if frame.start < frame.end:
+        series.append(whole.less_all(series))  # the last bucket, which mostly ends amid an hour, is what is left
     topics = _topic_trends(sums, earlier)
     return {
         "period": {"start_time": frame.start, "end_time": frame.end},
@@ -26,7 +29,7 @@ def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> T
         "bucket": query.bucket,
         "tz": query.tz.key,
         "topic": query.topic,
-        "totals": _totals(sums.get(topic, Sums()), earlier.get(topic, Sums())),
+        "totals": _totals(whole, whole_before),
         "driver": _driver(topics, sums.get(ALL_TOPICS, Sums()), earlier.get(ALL_TOPICS, Sums())),
         "topics": topics,
         "buckets": [
