@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from database.engine import PATIENCE_S, file_of, make_engine, parse_database_url
@@ -148,11 +148,15 @@ class Database:
             try:
                 return unit(ReadSession(connection))
             finally:
-                try:
-                    with driver_of(connection, "ROLLBACK") as driver:
-                        driver.execute("ROLLBACK")
-                except SQLAlchemyError:  # it was lost: nothing is to be ended, and nobody is to get it again
-                    connection.invalidate()
+                _end_read(connection)
+
+
+def _end_read(connection: Connection) -> None:
+    try:
+        with driver_of(connection, "ROLLBACK") as driver:
+            driver.execute("ROLLBACK")
+    except SQLAlchemyError:  # it was lost: nothing is to be ended, and nobody is to get it again
+        connection.invalidate()
 
 
 def _warn_of_network_file_system(file: Path) -> None:
