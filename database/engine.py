@@ -47,7 +47,7 @@ def make_engine(url: URL, *, pool_size: int, may_write: bool) -> Engine:
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_use_lifo=True,
+        pool_use_lifo=True,  # whose pages are still in its cache
         pool_pre_ping=not sqlite,
         isolation_level="AUTOCOMMIT",  # every BEGIN and COMMIT is written out
         connect_args=arguments,

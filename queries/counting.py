@@ -15,7 +15,7 @@ from itertools import combinations
 from operator import add
 from typing import Any
 
-from sqlalchemy import Select, SQLColumnExpression, bindparam, exists, func, select
+from sqlalchemy import BindParameter, Select, SQLColumnExpression, bindparam, exists, func, select
 from sqlalchemy.orm import aliased
 
 from database import ReadSession
@@ -41,11 +41,12 @@ COUNTS: dict[str, SQLColumnExpression[int]] = {
     Sentiment.NEUTRAL: InsightCount.neutral,
     Sentiment.NEGATIVE: InsightCount.negative,
 }
+TOPICS: BindParameter[str] = bindparam("topics", expanding=True)
 SPANS = ("day", "hour")  # what is counted under every topic, whatever its confidence
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
-_SEVERAL = 2
+_SEVERAL = 2  # topics, or more: one statement for them all
 _FAR = 2**40  # hours: long before the year 1, long after 9999
 
 
@@ -190,7 +191,7 @@ def _periods_statement(sentiments: tuple[str, ...]) -> Hot:
         select(InsightCount.topic, InsightCount.confidence, func.sum(counted))
         .where(
             InsightCount.span == bindparam("span"),
-            InsightCount.topic.in_(bindparam("topics", expanding=True)),
+            InsightCount.topic.in_(TOPICS),
             InsightCount.confidence.in_(bindparam("confidences", expanding=True)),
             InsightCount.period.between(bindparam("first"), bindparam("last")),
         )
@@ -249,7 +250,7 @@ def _edge_statement(dialect: str, *, topics: int) -> Hot:
         rows.sentiment.in_(bindparam("sentiments", expanding=True)),
         rows.confidence >= bindparam("min_confidence"),
     )
-    return Hot(statement.where(InsightTopic.topic.in_(bindparam("topics", expanding=True))) if topics else statement)
+    return Hot(statement.where(InsightTopic.topic.in_(TOPICS)) if topics else statement)
 
 
 def _count_alone_in_edge(session: ReadSession, edge: Edge, *, topic: str) -> int:

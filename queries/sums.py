@@ -8,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    BindParameter,
     ColumnElement,
     Integer,
     Select,
@@ -41,7 +40,7 @@ from models import (
     InsightTopic,
 )
 from queries.columns import ALL, OF_TOPIC, Rows
-from queries.counting import COUNTS, SPANS, Edge, Periods, cut, single_topics
+from queries.counting import COUNTS, SPANS, TOPICS, Edge, Periods, cut, single_topics
 from queries.hot import Hot
 from schemas import Sentiment
 
@@ -83,7 +82,6 @@ _BY_BUCKET = Hot(
 )
 # where each bucket is one period: nothing is to be grouped
 _BY_PERIOD = Hot(select(_SINCE, *_KEPT).where(*_OF_TOPIC_AND_SPAN))
-_TOPICS: BindParameter[str] = bindparam("topics", expanding=True)
 _MOST_KEPT = 400  # bounds of one series: all day long the same days are asked for; hours are too many to be kept
 _MOST_SLOTS = 6  # of one statement: two periods, each of days and the hours at both ends
 
@@ -111,15 +109,6 @@ class Sums:
             self.confidence - other.confidence,
         )
 
-    def less_all(self, others: Sequence["Sums"]) -> "Sums":
-        return Sums(
-            self.positive - sum([other.positive for other in others]),
-            self.neutral - sum([other.neutral for other in others]),
-            self.negative - sum([other.negative for other in others]),
-            self.score - sum([other.score for other in others]),
-            self.confidence - sum([other.confidence for other in others]),
-        )
-
     def add(self, row: Sequence[int], *, sign: int = 1) -> None:
         positive, neutral, negative, score, confidence = row
         self.positive += sign * positive
@@ -129,6 +118,7 @@ class Sums:
         self.confidence += sign * confidence
 
 
+_Arm = Callable[[int, str], Select[*tuple[Any, ...]]]  # what a slot adds to a statement of a dialect
 _Slot = tuple[Mapping[str, Sums], Periods | Edge]  # where sums go by topic, and of what
 
 
@@ -159,7 +149,7 @@ def feelings_of(sums: Sums) -> Feelings:
         "positive": sums.positive,
         "neutral": sums.neutral,
         "negative": sums.negative,
-        "negative_share": round(sums.negative / count, 4) if count else None,
+        "negative_share": negative_share(sums),
         "mean_sentiment": round(sums.score / SCORE_UNITS / count, 4) if count else None,
         "mean_confidence": round(sums.confidence / CONFIDENCE_UNITS / count, 4) if count else None,
     }
@@ -185,8 +175,8 @@ def sum_ranges(
         periods += [(place, one) for one in whole]
         edges += [(place, one) for one in rest]
     topics = single_topics(session)
-    _add(session, periods, _periods_statement, topics=[ALL_TOPICS, *topics])
-    _add(session, edges, _edges_statement, topics=topics)
+    _add(session, periods, _periods, topics=[ALL_TOPICS, *topics])
+    _add(session, edges, _edge_of_all, _edge_by_topic, topics=topics)
     return [{topic: part for topic, part in one.items() if part.count} for one in sums]  # what was erased left zeros
 
 
@@ -207,8 +197,7 @@ def sum_by_bucket(session: ReadSession, bounds: Sequence[datetime], *, topic: st
         if not all(whole)
         for edge in _outside_of_whole_hours(start, end)
     ]
-    edges_statement = _edges_of_all_statement if topic == ALL_TOPICS else _edges_of_topics_statement
-    _add(session, edges, edges_statement, topics=[topic])
+    _add(session, edges, _edge_of_all if topic == ALL_TOPICS else _edge_of_topics, topics=[topic])
     return series
 
 
@@ -230,69 +219,52 @@ def _hour_of(moment: datetime) -> tuple[int, bool]:
     return hour, not past
 
 
-def _add(
-    session: ReadSession, slots: Sequence[_Slot], statement: Callable[[str, int], Hot], *, topics: Sequence[str]
-) -> None:
+def _add(session: ReadSession, slots: Sequence[_Slot], *arms: _Arm, topics: Sequence[str]) -> None:
     """Some slots at a time, for each statement costs more than what it reads."""
     for first in range(0, len(slots), _MOST_SLOTS):
         some = slots[first : first + _MOST_SLOTS]
         values = {
             f"{name}_{slot}": value for slot, (_, one) in enumerate(some) for name, value in one.parameters.items()
         }
-        for slot, topic, *sums in statement(session.dialect.name, len(some)).rows(session, values | {"topics": topics}):
+        statement = _union(arms, len(some), session.dialect.name)
+        for slot, topic, *sums in statement.rows(session, values | {"topics": topics}):
             place, one = some[int(slot)]
             place[topic].add(sums, sign=one.sign)
 
 
 @cache
-def _periods_statement(_dialect: str, slots: int) -> Hot:
-    return Hot(union_all(*map(_periods, range(slots))))
+def _union(arms: Sequence[_Arm], slots: int, dialect: str) -> Hot:
+    return Hot(union_all(*(arm(slot, dialect) for arm in arms for slot in range(slots))))
 
 
-@cache
-def _edges_statement(dialect: str, slots: int) -> Hot:
-    by_topic = partial(_edge_by_topic, dialect=dialect)
-    return Hot(union_all(*map(_edge_of_all, range(slots)), *map(by_topic, range(slots))))
-
-
-@cache
-def _edges_of_all_statement(_dialect: str, slots: int) -> Hot:
-    return Hot(union_all(*map(_edge_of_all, range(slots))))
-
-
-@cache
-def _edges_of_topics_statement(_dialect: str, slots: int) -> Hot:
-    return Hot(union_all(*map(_edge_of_topics, range(slots))))
-
-
-def _periods(slot: int) -> Select[*tuple[Any, ...]]:
+def _periods(slot: int, _dialect: str) -> Select[*tuple[Any, ...]]:
     return (
         select(literal_column(f"{slot}", Integer), InsightCount.topic, *_COUNTED)
-        .where(InsightCount.span == bindparam(f"span_{slot}"), InsightCount.topic.in_(_TOPICS))
+        .where(InsightCount.span == bindparam(f"span_{slot}"), InsightCount.topic.in_(TOPICS))
         .where(InsightCount.confidence == literal_column(f"{ANY_CONFIDENCE}", BigInteger))
         .where(InsightCount.period.between(bindparam(f"first_{slot}"), bindparam(f"last_{slot}")))
         .group_by(InsightCount.topic)
     )
 
 
-def _edge_of_all(slot: int) -> Select[*tuple[Any, ...]]:
+def _edge_of_all(slot: int, _dialect: str) -> Select[*tuple[Any, ...]]:
     """Row by row."""
     everything = literal_column(f"'{ALL_TOPICS}'", Text)
     return select(literal_column(f"{slot}", Integer), everything, *_FROM_ROWS).where(_within(ALL, slot))
 
 
-def _edge_by_topic(slot: int, *, dialect: str) -> Select[*tuple[Any, ...]]:
+def _edge_by_topic(slot: int, dialect: str) -> Select[*tuple[Any, ...]]:
     """Row by row, with the topics of each: SQLite reads both from indexes alone, by time and then by insight.
 
     PostgreSQL would read all of `insight_topics` if it were not told of which time they are.
     """
     rows = _of_topics(slot).where(_within(ALL, slot))
-    return rows if dialect == "sqlite" else rows.where(InsightTopic.topic.in_(_TOPICS), _within(OF_TOPIC, slot))
+    return rows if dialect == "sqlite" else rows.where(InsightTopic.topic.in_(TOPICS), _within(OF_TOPIC, slot))
 
 
-def _edge_of_topics(slot: int) -> Select[*tuple[Any, ...]]:
+def _edge_of_topics(slot: int, _dialect: str) -> Select[*tuple[Any, ...]]:
     """Row by row of these topics, by the topic's own time: its key begins with topic and time."""
-    return _of_topics(slot).where(InsightTopic.topic.in_(_TOPICS), _within(OF_TOPIC, slot))
+    return _of_topics(slot).where(InsightTopic.topic.in_(TOPICS), _within(OF_TOPIC, slot))
 
 
 def _of_topics(slot: int) -> Select[*tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from itertools import pairwise
 
 from answers import TopicTrend, Totals, Trends
@@ -20,8 +21,8 @@ def read_trends(session: ReadSession, query: TrendsQuery, *, now: datetime) -> T
     sums, earlier = sum_ranges(session, [(frame.start, frame.end), (frame.before, frame.start)])
     whole, whole_before = sums.get(topic, Sums()), earlier.get(topic, Sums())
     series = sum_by_bucket(session, frame.bounds[:-1], topic=topic)
-    if frame.start < frame.end:
-        series.append(whole.less_all(series))  # the last bucket, which mostly ends amid an hour, is what is left
+    if frame.start < frame.end:  # the last bucket, which mostly ends amid an hour, is what is left
+        series.append(reduce(Sums.less, series, whole))
     topics = _topic_trends(sums, earlier)
     return {
         "period": {"start_time": frame.start, "end_time": frame.end},

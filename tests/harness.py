@@ -288,6 +288,13 @@ def wait_until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+async def worked_off(client: httpx2.AsyncClient, *, within_s: float = 30) -> None:
+    """Until nothing waits and nothing is being analyzed; the size is null while it cannot be asked."""
+    async with asyncio.timeout(within_s):
+        while (await client.get("/health")).json()["queue_size"] != 0:
+            pass
+
+
 def statuses(client: httpx2.Client, ids: Iterable[str]) -> list[str]:
     return [client.get(f"/api/v1/conversations/{one}").json()["status"] for one in ids]
 

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from tests.harness import running_app
+from tests.harness import running_app, worked_off
 from tests.test_http_intake import BULK, ONE, assert_problem
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -38,8 +38,7 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[httpx2
     items += [{"text": "https://t.co/x"}, {"text": "@you"}, {"text": "123"}]
     async with running_app(tmp_path_factory.mktemp("queries")) as client:
         await client.post(BULK, json={"conversations": items})
-        while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
-            pass
+        await worked_off(client)
         yield client
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from database import Database, WriteSession
-from tests.harness import Json, running_app
+from tests.harness import Json, running_app, worked_off
 from tests.histories import Event, live
 from tests.test_http_intake import assert_problem
 
@@ -300,8 +300,7 @@ async def test_an_empty_database_has_trends_of_nothing(tmp_path: Path) -> None:
 async def test_what_is_analyzed_is_in_the_trends_at_once(tmp_path: Path) -> None:
     async with running_app(tmp_path) as client:
         await client.post("/api/v1/conversations", json={"text": "My parcel is three weeks late and nobody answers"})
-        while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
-            pass
+        await worked_off(client)
         trends = await ask(client, days=1)
 
     assert trends["totals"]["count"] == sum(counts(trends)) == 1

@@ -15,7 +15,7 @@ import pytest_asyncio
 from database import Database
 from routes.exporting import COLUMNS, Files, neutral
 from routes.streams import PatientStream
-from tests.harness import ScriptedXai, running_app
+from tests.harness import ScriptedXai, running_app, worked_off
 from tests.test_http_intake import BULK, ONE, assert_problem
 
 pytestmark = [pytest.mark.integration]
@@ -43,13 +43,7 @@ async def fill(client: httpx2.AsyncClient, count: int = 24, texts: list[str] = T
     ]
     answer = await client.post(BULK, json={"conversations": items})
     assert answer.status_code == 202
-    await idle(client)
-
-
-async def idle(client: httpx2.AsyncClient) -> None:
-    async with asyncio.timeout(30):
-        while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
-            pass
+    await worked_off(client)
 
 
 async def get(client: httpx2.AsyncClient, path: str, **parameters: Any) -> Json:
@@ -301,7 +295,7 @@ async def test_a_correction_that_says_nothing_usable_is_refused(own: httpx2.Asyn
 
 async def test_only_what_has_been_read_can_be_corrected(own: httpx2.AsyncClient) -> None:
     skipped = (await own.post(ONE, json={"text": "https://t.co/x"})).json()["conversation_id"]
-    await idle(own)
+    await worked_off(own)
 
     assert_problem(await correct(own, skipped, sentiment="negative"), 409, "conflict")
     assert_problem(await correct(own, "conv_nobody", sentiment="negative"), 404, "not_found")
@@ -358,7 +352,7 @@ async def test_what_matches_is_read_again_and_nothing_is_lost(own: httpx2.AsyncC
     async with asyncio.timeout(20):
         while (await get(own, "/api/v1/reanalyses"))["reanalyses"][0]["ended_at"] is None:
             pass
-    await idle(own)
+    await worked_off(own)
 
     [order] = (await get(own, "/api/v1/reanalyses"))["reanalyses"]
     assert answer.status_code == 202

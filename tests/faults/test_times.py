@@ -22,7 +22,7 @@ from schemas import ConversationIn
 from store import Submission
 from tests.faults.figures import Figures
 from tests.faults.invariants import find_broken
-from tests.harness import HandClock, running_app
+from tests.harness import HandClock, running_app, worked_off
 from tests.scripted_analyzer import FaultyDatabase, make_processor, open_faulty
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -108,11 +108,6 @@ def instant_of(shown: str) -> int:
     return timegm((year, month, day, hour, minute, second)) * SECOND + micros
 
 
-async def read_all(client: httpx2.AsyncClient) -> None:
-    while (await client.get("/health")).json()["queue_size"] != 0:  # null while it cannot be asked
-        pass
-
-
 async def shown_times(client: httpx2.AsyncClient, ids: list[str]) -> dict[str, dict[str, str]]:
     """By answer, by conversation: every place where a client can read the time of one."""
     shown: dict[str, dict[str, str]] = {name: {} for name in ("pages", "jsonl", "csv", "one", "list")}
@@ -148,7 +143,7 @@ async def test_an_instant_comes_out_as_it_went_in(tmp_path: Path, figures: Figur
             ]
             assert refused == []
             ids += [result["conversation_id"] for result in answer["results"]]
-        await read_all(client)
+        await worked_off(client, within_s=600)
         shown = await shown_times(client, ids)
         for (text, instant), one in list(zip(sent, ids, strict=True))[::20]:
             found = await client.get(INSIGHTS, params={"start_time": text, "limit": 1000, "end_time": after(instant)})
